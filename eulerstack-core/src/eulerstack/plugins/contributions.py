@@ -1,0 +1,189 @@
+"""What one plugin hands out, checked: every hook's result has the promised type and lawful names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pluggy
+
+from eulerstack.errors import Message, msg
+from eulerstack.plugins import hookspecs
+from eulerstack.plugins.primitive import (
+    Catalog,
+    Importer,
+    Namespace,
+    PresetFolder,
+    Primitive,
+    Rule,
+    SchemaFragment,
+    Target,
+)
+
+KIND_OF_HOOK = {
+    "eulerstack_mixers": "mixer",
+    "eulerstack_ffns": "ffn",
+    "eulerstack_norms": "norm",
+    "eulerstack_positions": "position",
+    "eulerstack_residuals": "residual",
+    "eulerstack_heads": "head",
+    "eulerstack_integrators": "integrator",
+    "eulerstack_memories": "memory",
+}
+TYPE_OF_HOOK: dict[str, type] = {
+    **dict.fromkeys(KIND_OF_HOOK, Primitive),
+    "eulerstack_schema_fragments": SchemaFragment,
+    "eulerstack_namespaces": Namespace,
+    "eulerstack_rules": Rule,
+    "eulerstack_presets": PresetFolder,
+    "eulerstack_messages": Catalog,
+    "eulerstack_targets": Target,
+    "eulerstack_importers": Importer,
+}
+# Tables of weights are large and one command needs them, so they are asked for only then.
+ON_DEMAND = ("eulerstack_importers",)
+VENDOR_NAME = re.compile(r"vendor\.[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)+")
+CLASS_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+
+
+class PluginFault(Exception):
+    """A plugin breaks the contract; `message` is the translatable reason."""
+
+    def __init__(self, message: Message):
+        self.message = message
+        super().__init__(message)
+
+    def __str__(self) -> str:
+        return self.message.render()
+
+
+@dataclass
+class Contribution:
+    """All declarations of one plugin: hook name -> items."""
+
+    items: dict[str, list[Any]] = field(default_factory=dict)
+
+    def primitives(self) -> Iterator[Primitive]:
+        """The primitives of every kind."""
+        for hook in KIND_OF_HOOK:
+            yield from self.items.get(hook, ())
+
+    def claims(self) -> list[tuple[str, str]]:
+        """Every (space, name) that no other plugin may claim; a primitive's space is its kind."""
+        claims: list[tuple[str, str]] = [(primitive.kind, primitive.name) for primitive in self.primitives()]
+        claims += [("namespace", namespace.key) for namespace in self.items.get("eulerstack_namespaces", ())]
+        claims += [("rule", rule.name) for rule in self.items.get("eulerstack_rules", ())]
+        claims += [("target", target.name) for target in self.items.get("eulerstack_targets", ())]
+        claims += [
+            (f"field of {fragment.place or 'the top level'}", key)
+            for fragment in self.items.get("eulerstack_schema_fragments", ())
+            for key in fragment.properties
+        ]
+        return claims
+
+
+def register(manager: pluggy.PluginManager, plugin: object, identity: str) -> None:
+    """Registers `plugin`, or raises and leaves the manager as it was."""
+    declared = getattr(plugin, "EULERSTACK_API_VERSION", hookspecs.API_VERSION)
+    if declared != hookspecs.API_VERSION:
+        raise PluginFault(
+            msg("it is written for plugin API {theirs}, this is {ours}", theirs=declared, ours=hookspecs.API_VERSION)
+        )
+    try:
+        manager.register(plugin, name=identity)
+        callers = manager.get_hookcallers(plugin) or []
+        unknown = [caller.name for caller in callers if not caller.has_spec()]
+        if unknown:
+            raise PluginFault(msg("there is no hook called {hook}", hook=", ".join(sorted(unknown))))
+        implemented = {caller.name for caller in callers}
+        unmarked = [hook for hook in TYPE_OF_HOOK if hook not in implemented and callable(getattr(plugin, hook, None))]
+        if unmarked:
+            raise PluginFault(msg("{hook} is not marked with @hookimpl", hook=", ".join(unmarked)))
+        if not callers:
+            raise PluginFault(msg("it implements no hook"))
+    except BaseException:
+        if manager.is_registered(plugin):
+            manager.unregister(plugin)
+        raise
+
+
+def collect(manager: pluggy.PluginManager, plugin: object, on_demand: bool = False) -> Contribution:
+    """Calls the hooks of a registered plugin, those of `ON_DEMAND` or all others, and checks what they return."""
+    contribution = Contribution()
+    for caller in manager.get_hookcallers(plugin) or []:
+        for implementation in caller.get_hookimpls():
+            if implementation.plugin is not plugin or (caller.name in ON_DEMAND) != on_demand:
+                continue
+            if implementation.hookwrapper or implementation.wrapper:
+                raise PluginFault(msg("{hook} is a hook wrapper, which plugins may not use", hook=caller.name))
+            contribution.items[caller.name] = _checked(caller.name, implementation.function())
+    return contribution
+
+
+def _checked(hook: str, result: Any) -> list[Any]:
+    expected = TYPE_OF_HOOK[hook]
+    try:
+        items = list(result)
+    except TypeError:
+        raise PluginFault(
+            msg("{hook} returned {got}, not an iterable of {expected}", hook=hook, got=repr(result)[:80],
+                expected=expected.__name__)
+        ) from None  # fmt: skip
+    for item in items:
+        if not isinstance(item, expected):
+            raise PluginFault(
+                msg("{hook} returned an item of type {got}, not {expected}", hook=hook, got=type(item).__name__,
+                    expected=expected.__name__)
+            )  # fmt: skip
+        if isinstance(item, Primitive):
+            _check_primitive(hook, item)
+    return items
+
+
+def _check_primitive(hook: str, primitive: Primitive) -> None:
+    kind = KIND_OF_HOOK[hook]
+    if primitive.kind != kind:
+        raise PluginFault(
+            msg("{hook} returned {name}, whose kind is {got}, not {expected}", hook=hook, name=primitive.name,
+                got=primitive.kind, expected=kind)
+        )  # fmt: skip
+    if not isinstance(primitive.name, str) or not primitive.name:
+        raise PluginFault(msg("{hook} returned a primitive without a name", hook=hook))
+    if not isinstance(primitive.module, str) or not CLASS_PATH.fullmatch(primitive.module):
+        raise PluginFault(
+            msg("the module of {name} is {got}, not of the form package.module:Class", name=primitive.name,
+                got=repr(primitive.module))
+        )  # fmt: skip
+
+
+def check_third_party(contribution: Contribution) -> None:
+    """A third party's names lie in `vendor.<name>.*` and its schemas are JSON Schema; raises PluginFault."""
+    for space, name in contribution.claims():
+        if space != "rule" and not VENDOR_NAME.fullmatch(str(name)):
+            raise PluginFault(
+                msg("the name {name} ({space}) lies outside vendor.<name>.*, where third parties' names belong",
+                    name=name, space=space)
+            )  # fmt: skip
+    from jsonschema import Draft202012Validator
+    from jsonschema.exceptions import SchemaError
+
+    for name, schema in _schemas(contribution):
+        try:
+            Draft202012Validator.check_schema(schema)
+        except SchemaError as error:
+            raise PluginFault(
+                msg("the schema of {name} is not JSON Schema: {error}", name=name, error=error.message)
+            ) from error
+
+
+def _schemas(contribution: Contribution) -> Iterator[tuple[str, Any]]:
+    for primitive in contribution.primitives():
+        if primitive.schema is not None:
+            yield primitive.name, primitive.schema
+        yield primitive.name, {"properties": primitive.inline}
+    for namespace in contribution.items.get("eulerstack_namespaces", ()):
+        yield namespace.key, namespace.schema
+    for fragment in contribution.items.get("eulerstack_schema_fragments", ()):
+        yield fragment.place, {"properties": fragment.properties}

@@ -1,0 +1,238 @@
+"""What a plugin says about a primitive, without torch.
+
+A declaration is data and small pure functions: its words in the language (JSON Schema), its price (`cost`), what it
+keeps while decoding (`cache`), and the name of the class that computes it ("package.modules.file:Class"), which is
+imported only when a model is built or exported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from eulerstack.errors import Finding, Message
+
+Kind = Literal["mixer", "ffn", "norm", "residual", "position", "head", "integrator", "memory"]
+KINDS: tuple[Kind, ...] = ("mixer", "ffn", "norm", "residual", "position", "head", "integrator", "memory")
+
+Params = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Dims:
+    """The sizes a primitive may depend on. Widths in channels, lengths in tokens."""
+
+    d_model: int
+    n_heads: int
+    n_kv_heads: int
+    head_dim: int
+    d_ff: int
+    vocab_size: int
+    max_seq_len: int
+    norm_eps: float
+    positional: str
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The price of one primitive in one layer.
+
+    `params` and `active_params` count scalars (active: those a single token touches). `flops_per_token` counts
+    multiply-adds as 2 and excludes what grows with the context, which is `flops_per_token_per_context` (per token and
+    per token of visible context). `state_bytes_per_token` and `state_bytes_fixed` are the cache of one sequence, for
+    a cache element of `element_bytes`; `state_window` caps the tokens that are kept (None: all of them).
+    """
+
+    params: int = 0
+    active_params: int | None = None
+    flops_per_token: int = 0
+    flops_per_token_per_context: int = 0
+    state_bytes_per_token: int = 0
+    state_bytes_fixed: int = 0
+    state_window: int | None = None
+
+    @property
+    def active(self) -> int:
+        """Parameters that one token touches."""
+        return self.params if self.active_params is None else self.active_params
+
+
+@dataclass(frozen=True)
+class CacheLayer:
+    """The cache slot of one mixer instance.
+
+    `layer_type` is a transformers layer type: "full_attention", "sliding_attention" (then `window` is the number of
+    visible tokens, the current one included) or "eulerstack_state" (named tensors of fixed size).
+    """
+
+    layer_type: str
+    window: int | None = None
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A contradiction that a primitive's `checks` found; `path` is relative to the primitive's own block."""
+
+    path: str
+    what: Message
+    fix: Message
+    see: str
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A faster implementation of the same function, chosen at call time when `requires` import and the device fits."""
+
+    name: str
+    requires: tuple[str, ...]
+    device: str = "cuda"
+
+
+def _no_problems(dims: Dims, params: Params) -> Iterable[Problem]:
+    return ()
+
+
+def _unchanged(params: Params, model: Mapping[str, Any]) -> Params:
+    return params
+
+
+def _free(dims: Dims, params: Params, element_bytes: int) -> Cost:
+    return Cost()
+
+
+@dataclass(frozen=True)
+class Primitive:
+    """A word of the language and what it means.
+
+    name      as written in a spec: "attention", "vendor.acme.gla"
+    schema    JSON Schema (type object) of the block that bears the same name; None when the type has no block
+    inline    JSON Schema properties written beside `type` itself ("activation" of an ffn)
+    cost      (dims, params, element_bytes) -> Cost; exact, checked against the built module
+    resolve   (params, model) -> params: fills what depends on other parts of the spec; `model` is the complete mapping
+              {"model": …, "embedding": …}; the result holds no "inherit" value any more
+    checks    (dims, params) -> problems that make the spec a CompatibilityError
+    cache     params -> CacheLayer (mixers only)
+    state     the words of a template's `state` block that are true of it ("kv_cache", "ssm_state")
+    norm_slots  position -> names of the norms a layer of this residual holds (residuals only)
+    tensor_parallel  params -> {submodule: style}, as transformers' plans name them
+    module    "package.module:Class", imported only to build or export
+    reference "package.module:function": a naive implementation for tests and readers
+    """
+
+    name: str
+    kind: Kind
+    summary: str
+    module: str
+    paper: str = ""
+    schema: Mapping[str, Any] | None = None
+    inline: Mapping[str, Any] = field(default_factory=dict)
+    cost: Callable[[Dims, Params, int], Cost] = _free
+    resolve: Callable[[Params, Mapping[str, Any]], Params] = _unchanged
+    checks: Callable[[Dims, Params], Iterable[Problem]] = _no_problems
+    cache: Callable[[Params], CacheLayer] | None = None
+    state: tuple[str, ...] = ()
+    norm_slots: Callable[[str], tuple[str, ...]] | None = None
+    tensor_parallel: Callable[[Params], Mapping[str, str]] | None = None
+    kernels: tuple[Kernel, ...] = ()
+    requires: tuple[str, ...] = ()
+    reference: str = ""
+
+
+@dataclass(frozen=True)
+class SchemaFragment:
+    """Properties that a plugin adds to a place of the spec: "" (top level), "model", "training_hints", …"""
+
+    place: str
+    properties: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Namespace:
+    """A handler of a reserved-namespace key ("vendor.acme.telemetry"): a schema for its value."""
+
+    key: str
+    schema: Mapping[str, Any]
+    summary: str
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A realism rule: reads the complete IR, yields findings."""
+
+    name: str
+    summary: str
+    check: Callable[[Any], Iterable[Finding]]
+
+
+@dataclass(frozen=True)
+class PresetFolder:
+    """A folder of `*.yml` specs, and of tokenizers in its subfolder `tokenizers/`."""
+
+    path: str
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """Translations of a plugin's messages: a gettext domain and its locale folder."""
+
+    domain: str
+    folder: str
+
+
+@dataclass(frozen=True)
+class Target:
+    """A back end of `compile`: "package.module:function" taking (ir, output directory, seed)."""
+
+    name: str
+    summary: str
+    function: str
+
+
+@dataclass(frozen=True)
+class WeightRule:
+    """One line of an importer's mapping: a module there, and the module or modules here that hold the same numbers.
+
+    Names are modules': what follows them (".weight", ".bias") is the same on both sides, and `{i}` stands for a layer's
+    index. With several names in `here`, the tensor there is theirs joined along axis 0, in this order (a fused
+    projection). `transpose` says that matrices are stored [in, out] there and [out, in] here; vectors stay as they are.
+    """
+
+    there: str
+    here: tuple[str, ...]
+    transpose: bool = False
+
+
+def _same(layer: Mapping[str, Any]) -> Mapping[str, Any]:
+    return layer
+
+
+@dataclass(frozen=True)
+class Importer:
+    """A HuggingFace family that specs can be made from, and written back to.
+
+    model_type    as config.json names it
+    architecture  the class that config.json's `architectures` names
+    to_spec       config.json -> spec with every word stated; raises CompatibilityError (paths are config.json's keys)
+                  for what the language can't say
+    to_config     ModelIR -> config.json that says the same as far as the family can; the caller holds it against the
+                  IR by reading it back with `to_spec`
+    rules         the one table by which tensors are converted, in both directions
+    drop          tensors there that hold no information (`{i}` is a layer's index)
+    prefix        the base model's name there, absent from tensors of a checkpoint saved without a head
+    pad_learns    whether the class trains the pad token's embedding; elsewhere, as here, config.json's pad_token_id
+                  exempts it
+    canonical     {"mixer": …, "ffn": …, …} of one layer -> the same with one word for each meaning, so that equal
+                  functions compare equal
+    """
+
+    model_type: str
+    architecture: str
+    summary: str
+    to_spec: Callable[[Mapping[str, Any]], dict[str, Any]]
+    to_config: Callable[[Any], dict[str, Any]]
+    rules: tuple[WeightRule, ...]
+    drop: tuple[str, ...] = ()
+    prefix: str = ""
+    pad_learns: bool = False
+    canonical: Callable[[Mapping[str, Any]], Mapping[str, Any]] = _same

@@ -1,0 +1,113 @@
+"""Where plugins come from: installed entry points, the core's own modules, and objects handed over in tests."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from eulerstack.errors import Message
+
+GROUP = "eulerstack"
+OWN_PACKAGES = frozenset({"eulerstack", "eulerstack-core", "eulerstack-mixers", "eulerstack-dev"})
+DISABLE_VARIABLE = "EULERSTACK_DISABLE_PLUGINS"
+STRICT_VARIABLE = "EULERSTACK_STRICT_PLUGINS"
+
+State = Literal["ok", "broken", "conflicting", "disabled"]
+
+
+@dataclass(frozen=True)
+class PluginSource:
+    """A plugin that is installed but not loaded yet.
+
+    `package` is the distribution's normalised name; `load` imports and returns the plugin object, and may raise
+    anything; `target` names what is loaded ("package.module"), so that one module registered twice is noticed.
+    """
+
+    name: str
+    package: str
+    version: str
+    load: Callable[[], object]
+    target: str = ""
+
+    @property
+    def own(self) -> bool:
+        """Whether it belongs to this project, whose names need no `vendor.` prefix."""
+        return self.package in OWN_PACKAGES
+
+    @property
+    def identity(self) -> str:
+        """A name that no other plugin has: "package:name"."""
+        return f"{self.package}:{self.name}"
+
+
+@dataclass
+class PluginRecord:
+    """What became of one installed plugin.
+
+    `primitives` lists (kind, name) of what it provides, or would provide if it were not set aside; it is empty for a
+    plugin that failed before it could say. `error` is a translatable sentence, `traceback` the text of the exception.
+    """
+
+    name: str
+    package: str
+    version: str
+    state: State = "ok"
+    error: Message | None = None
+    traceback: str = ""
+    primitives: tuple[tuple[str, str], ...] = ()
+    api_version: object = None
+    own: bool = field(default=False, repr=False)
+
+
+def normalised(package: str) -> str:
+    """The distribution's name as package indexes compare it: lower case, runs of `-_.` as one hyphen."""
+    return re.sub(r"[-_.]+", "-", package).lower()
+
+
+def installed_sources() -> list[PluginSource]:
+    """The entry points of the group `eulerstack`, in an order that does not depend on the installation."""
+    from importlib.metadata import entry_points
+
+    found = []
+    for point in entry_points(group=GROUP):
+        metadata = point.dist.metadata if point.dist else {"Name": "unknown", "Version": "0"}
+        found.append(
+            PluginSource(point.name, normalised(metadata["Name"]), metadata["Version"], point.load, point.value)
+        )
+    return sorted(found, key=lambda source: (source.package, source.name, source.target))
+
+
+def core_sources() -> list[PluginSource]:
+    """The core's own plugin, which provides realism rules and the HuggingFace target."""
+    from eulerstack import __version__
+
+    def load() -> object:
+        from eulerstack.plugins import core_rules
+
+        return core_rules
+
+    return [PluginSource("core", "eulerstack-core", __version__, load, "eulerstack.plugins.core_rules")]
+
+
+def as_source(plugin: object) -> PluginSource:
+    """A source for a plugin object; its package is the top-level package that defines the object or its class."""
+    if isinstance(plugin, PluginSource):
+        return plugin
+    module: str = getattr(plugin, "__name__", "") or type(plugin).__module__
+    name: str = getattr(plugin, "__name__", "") or type(plugin).__name__
+    version: str = getattr(plugin, "__version__", "0")
+    return PluginSource(name, normalised(module.split(".")[0]), version, lambda: plugin)
+
+
+def disabled_names() -> frozenset[str]:
+    """The plugin and distribution names in EULERSTACK_DISABLE_PLUGINS, a list separated by commas."""
+    listed = os.environ.get(DISABLE_VARIABLE, "").split(",")
+    return frozenset(name.strip() for name in listed if name.strip())
+
+
+def is_disabled(source: PluginSource, names: Iterable[str]) -> bool:
+    """Whether the user switched this plugin off, by its own name, its distribution's, or "package:name"."""
+    return any(name in (source.name, source.identity) or normalised(name) == source.package for name in names)

@@ -1,0 +1,73 @@
+"""Every hook is documented, typed and collected by the registry."""
+
+from __future__ import annotations
+
+import inspect
+import types
+from typing import Any
+
+import pytest
+
+from eulerstack.plugins import (
+    Catalog,
+    Importer,
+    Namespace,
+    PresetFolder,
+    Primitive,
+    Rule,
+    SchemaFragment,
+    Target,
+    hookimpl,
+    hookspecs,
+)
+from eulerstack.plugins.contributions import KIND_OF_HOOK, TYPE_OF_HOOK
+from eulerstack.plugins.manager import PluginSource, Registry
+from eulerstack.plugins.primitive import KINDS
+
+HOOKS = {name: function for name, function in vars(hookspecs).items() if name.startswith("eulerstack_")}
+
+EXAMPLES: dict[str, Any] = {
+    **{
+        hook: Primitive(f"vendor.acme.{kind}", kind, "an example", "acme.modules:Example")  # type: ignore[arg-type]
+        for hook, kind in KIND_OF_HOOK.items()
+    },
+    "eulerstack_schema_fragments": SchemaFragment("model", {"vendor.acme.width": {"type": "integer"}}),
+    "eulerstack_namespaces": Namespace("vendor.acme.telemetry", {"type": "object"}, "an example"),
+    "eulerstack_rules": Rule("acme_width", "an example", lambda ir: ()),
+    "eulerstack_presets": PresetFolder("/nowhere"),
+    "eulerstack_messages": Catalog("acme", "/nowhere"),
+    "eulerstack_targets": Target("vendor.acme.onnx", "an example", "acme.onnx:write"),
+    "eulerstack_importers": Importer("acme", "Acme", "an example", to_spec=dict, to_config=lambda ir: {}, rules=()),
+}
+COLLECTED = {
+    "eulerstack_schema_fragments": Registry.schema_fragments,
+    "eulerstack_namespaces": Registry.namespaces,
+    "eulerstack_rules": Registry.rules,
+    "eulerstack_presets": Registry.presets,
+    "eulerstack_messages": Registry.catalogs,
+    "eulerstack_targets": Registry.targets,
+    "eulerstack_importers": Registry.importers,
+    **dict.fromkeys(KIND_OF_HOOK, Registry.primitives),
+}
+
+
+def test_the_registry_knows_every_hook_and_kind() -> None:
+    assert set(TYPE_OF_HOOK) == set(HOOKS)
+    assert sorted(KIND_OF_HOOK.values()) == sorted(KINDS)
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_every_hook_says_what_it_is_for_and_since_when(hook: str) -> None:
+    text = inspect.getdoc(HOOKS[hook])
+    assert text and "Since 1." in text
+    returns = inspect.signature(HOOKS[hook]).return_annotation
+    assert TYPE_OF_HOOK[hook].__name__ in str(returns)
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_what_a_hook_returns_is_what_the_registry_hands_out(hook: str) -> None:
+    module = types.ModuleType("acme")
+    example = EXAMPLES[hook]
+    setattr(module, hook, hookimpl(lambda: iter([example])))
+    registry = Registry([PluginSource("acme", "acme", "1.0", lambda: module)])
+    assert example in COLLECTED[hook](registry)  # type: ignore[operator]

@@ -1,0 +1,286 @@
+"""The registry: faults stay with the plugin that made them, and nothing depends on the order of loading."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import threading
+import types
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from eulerstack.errors import CompatibilityError
+from eulerstack.plugins import Importer, Namespace, Primitive, SchemaFragment, Target, hookimpl
+from eulerstack.plugins import manager as manager_module
+from eulerstack.plugins.manager import PluginSource, Registry, get_registry, reset_registry
+
+
+def primitive(name: str, kind: Any = "mixer", **fields: Any) -> Primitive:
+    return Primitive(name=name, kind=kind, summary="a toy", module="toy.modules:Toy", **fields)
+
+
+def plugin(**hooks: Any) -> types.ModuleType:
+    """A plugin module whose hooks return the given values, or are the given functions."""
+    module = types.ModuleType("toy")
+    for name, value in hooks.items():
+        is_hook = name.startswith("eulerstack_")
+        setattr(module, name, hookimpl(_hook(value)) if is_hook else value)
+    return module
+
+
+def importer(model_type: str) -> Importer:
+    return Importer(model_type, "Toy", "a toy", to_spec=dict, to_config=lambda ir: {}, rules=())
+
+
+def _hook(value: Any) -> Any:
+    return value if callable(value) else lambda: value
+
+
+def source(package: str, loaded: Any, name: str = "words") -> PluginSource:
+    def load() -> object:
+        if isinstance(loaded, BaseException):
+            raise loaded
+        return loaded
+
+    return PluginSource(name, package, "2.0", load)
+
+
+def record_of(registry: Registry, package: str) -> Any:
+    (record,) = [record for record in registry.records() if record.package == package]
+    return record
+
+
+GOOD = source("acme", plugin(eulerstack_mixers=[primitive("vendor.acme.good")]))
+
+
+def test_a_word_is_found_by_kind_and_name_with_its_origin() -> None:
+    registry = Registry([GOOD])
+    found = registry.get("mixer", "vendor.acme.good")
+    assert registry.origin(found) == ("acme", "2.0")
+    assert registry.names("mixer") == ["vendor.acme.good"]
+    with pytest.raises(LookupError):
+        registry.get("ffn", "vendor.acme.good")
+
+
+def raises(error: BaseException) -> Any:
+    def hook() -> object:
+        raise error
+
+    return hook
+
+
+FAULTS = {
+    "import error": ImportError("no module named triton"),
+    "exit at import": SystemExit(3),
+    "an error of its own": ZeroDivisionError("division by zero"),
+    "hook raises": plugin(eulerstack_mixers=raises(RuntimeError("no GPU"))),
+    "hook exits": plugin(eulerstack_mixers=raises(SystemExit(1))),
+    "not iterable": plugin(eulerstack_mixers=7),
+    "returns nothing": plugin(eulerstack_mixers=lambda: None),
+    "not a primitive": plugin(eulerstack_mixers=["vendor.acme.text"]),
+    "wrong kind": plugin(eulerstack_ffns=[primitive("vendor.acme.x")]),
+    "same name twice": plugin(eulerstack_mixers=[primitive("vendor.acme.x"), primitive("vendor.acme.x")]),
+    "name outside vendor": plugin(eulerstack_mixers=[primitive("gla")]),
+    "vendor without a name": plugin(eulerstack_mixers=[primitive("vendor.acme")]),
+    "target outside vendor": plugin(eulerstack_targets=[Target("onnx", "x", "a:b")]),
+    "namespace outside vendor": plugin(eulerstack_namespaces=[Namespace("experimental.x", {}, "x")]),
+    "field outside vendor": plugin(eulerstack_schema_fragments=[SchemaFragment("model", {"d_model": {}})]),
+    "bad schema": plugin(eulerstack_mixers=[primitive("vendor.acme.x", schema={"type": "whatever"})]),
+    "bad inline words": plugin(eulerstack_ffns=[primitive("vendor.acme.x", kind="ffn", inline={"a": 3})]),
+    "bad module": plugin(eulerstack_mixers=[Primitive("vendor.acme.x", "mixer", "s", "no colon")]),
+    "other API": plugin(eulerstack_mixers=[primitive("vendor.acme.x")], EULERSTACK_API_VERSION=2),
+    "unknown hook": plugin(eulerstack_mixer=[primitive("vendor.acme.x")]),
+    "no hooks": types.ModuleType("empty"),
+    "an argument that no hook has": plugin(),
+}
+FAULTS["an argument that no hook has"].eulerstack_mixers = hookimpl(lambda everything: [])  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_faulty_plugin_is_set_aside_and_the_others_work(name: str) -> None:
+    registry = Registry([source("aaa-faulty", FAULTS[name]), GOOD])
+    record = record_of(registry, "aaa-faulty")
+    assert record.state == "broken"
+    assert record.error.render()
+    assert "Traceback" in record.traceback
+    assert registry.get("mixer", "vendor.acme.good")
+    assert registry.names("mixer") == ["vendor.acme.good"]
+    assert registry.targets() == Registry([]).targets()
+
+
+def test_an_unmarked_hook_is_a_fault_and_not_silence() -> None:
+    module = types.ModuleType("unmarked")
+    module.eulerstack_mixers = lambda: [primitive("vendor.acme.x")]  # type: ignore[attr-defined]
+    record = record_of(Registry([source("unmarked", module)]), "unmarked")
+    assert record.state == "broken" and "@hookimpl" in record.error.template + str(record.error.values)
+
+
+def test_a_hook_wrapper_can_not_change_what_others_provide() -> None:
+    module = types.ModuleType("wrapping")
+
+    @hookimpl(wrapper=True)
+    def eulerstack_mixers() -> Iterator[None]:
+        yield
+        return []
+
+    module.eulerstack_mixers = eulerstack_mixers  # type: ignore[attr-defined]
+    registry = Registry([source("wrapping", module), GOOD])
+    assert record_of(registry, "wrapping").state == "broken"
+    assert registry.names("mixer") == ["vendor.acme.good"]
+
+
+def test_an_interrupt_while_loading_is_not_swallowed() -> None:
+    with pytest.raises(KeyboardInterrupt):
+        Registry([source("slow", KeyboardInterrupt())])
+
+
+def states(registry: Registry) -> dict[str, tuple[str, str]]:
+    return {
+        record.package: (record.state, record.error.render() if record.error else "") for record in registry.records()
+    }
+
+
+def test_nothing_depends_on_the_order_of_loading() -> None:
+    sources = [
+        source("eulerstack-mixers", plugin(eulerstack_mixers=[primitive("attention")])),
+        source("zeta", plugin(eulerstack_mixers=[primitive("vendor.shared.x")])),
+        source("alpha", plugin(eulerstack_mixers=[primitive("vendor.shared.x"), primitive("vendor.alpha.y")])),
+        source("greedy", plugin(eulerstack_mixers=[primitive("attention")])),
+        GOOD,
+    ]
+    outcomes = [Registry(order) for order in itertools.permutations(sources)]
+    first = outcomes[0]
+    assert {package: state for package, (state, _) in states(first).items() if package != "eulerstack-core"} == {
+        "eulerstack-mixers": "ok",
+        "zeta": "conflicting",
+        "alpha": "conflicting",
+        "greedy": "broken",
+        "acme": "ok",
+    }
+    assert first.names("mixer") == ["attention", "vendor.acme.good"]
+    assert all(states(each) == states(first) and each.names("mixer") == first.names("mixer") for each in outcomes)
+
+
+def test_our_own_packages_win_a_name_over_third_parties() -> None:
+    ours = source("eulerstack", plugin(eulerstack_mixers=[primitive("vendor.acme.good")]))
+    for order in ([ours, GOOD], [GOOD, ours]):
+        registry = Registry(order)
+        assert registry.origin(registry.get("mixer", "vendor.acme.good"))[0] == "eulerstack"
+        assert record_of(registry, "acme").state == "conflicting"
+
+
+def test_the_same_module_registered_twice_counts_once() -> None:
+    module = plugin(eulerstack_mixers=[primitive("attention")])
+    registry = Registry([source("eulerstack-mixers", module), source("eulerstack-dev", module)])
+    assert registry.names("mixer") == ["attention"]
+    assert sorted(record.state for record in registry.records() if record.name == "words") == ["disabled", "ok"]
+
+
+def test_importers_are_asked_for_only_when_needed() -> None:
+    calls: list[int] = []
+
+    def lazily() -> list[Importer]:
+        calls.append(1)
+        return [importer("phi3")]
+
+    module = plugin(eulerstack_mixers=[primitive("vendor.acme.good")])
+    module.eulerstack_importers = hookimpl(lambda: lazily())  # type: ignore[attr-defined]
+    registry = Registry([source("acme", module)])
+    assert calls == []
+    assert [importer.model_type for importer in registry.importers()] == ["phi3"]
+    registry.importers()
+    assert calls == [1]
+
+
+def test_failing_importers_leave_the_plugins_words_usable() -> None:
+    module = plugin(eulerstack_mixers=[primitive("vendor.acme.good")], eulerstack_importers=raises(OSError("disk")))
+    registry = Registry([source("acme", module)])
+    assert registry.importers() == []
+    assert registry.get("mixer", "vendor.acme.good")
+    assert record_of(registry, "acme").state == "broken"
+
+
+def test_a_missing_word_is_explained_by_the_plugin_that_would_provide_it() -> None:
+    registry = Registry([
+        source("acme-gla", ImportError("no triton")),
+        source("other", ValueError("bad")),
+        source("greedy", plugin(eulerstack_mixers=[primitive("gla")])),
+    ])  # fmt: skip
+    explained = registry.explain_missing("mixer", "vendor.acme.gla")
+    assert explained is not None and "acme-gla" in explained.render() and "no triton" in explained.render()
+    exact = registry.explain_missing("mixer", "gla")
+    assert exact is not None and "greedy" in exact.render()
+
+
+def test_nothing_is_explained_where_nothing_was_set_aside() -> None:
+    registry = Registry([GOOD])
+    if not registry.faults():
+        assert registry.explain_missing("mixer", "vendor.nobody.x") is None
+
+
+@pytest.mark.parametrize("named", ["words", "acme", "ACME", "acme:words", " acme , other"])
+def test_a_plugin_can_be_switched_off_by_the_environment(monkeypatch: pytest.MonkeyPatch, named: str) -> None:
+    monkeypatch.setenv("EULERSTACK_DISABLE_PLUGINS", named)
+    loaded = source("acme", AssertionError("a disabled plugin is not even imported"))
+    registry = Registry([loaded])
+    assert record_of(registry, "acme").state == "disabled"
+    assert registry.names("mixer") == []
+
+
+@pytest.fixture
+def fresh_registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    reset_registry()
+    yield monkeypatch
+    reset_registry()
+
+
+def test_strict_mode_names_every_plugin_that_was_set_aside(fresh_registry: pytest.MonkeyPatch) -> None:
+    fresh_registry.setattr(
+        manager_module, "installed_sources", lambda: [source("acme", ImportError("x")), source("b", SystemExit())]
+    )
+    assert get_registry()
+    fresh_registry.setenv("EULERSTACK_STRICT_PLUGINS", "1")
+    with pytest.raises(CompatibilityError) as caught:
+        get_registry()
+    text = str(caught.value)
+    assert "acme" in text and "Fix: pip install --upgrade b" in text
+    assert get_registry(strict=False)
+
+
+def test_the_registry_is_made_once_however_many_threads_ask(fresh_registry: pytest.MonkeyPatch) -> None:
+    reads: list[int] = []
+    fresh_registry.setattr(manager_module, "installed_sources", lambda: reads.append(1) or [GOOD])
+    found: list[Registry] = []
+    threads = [threading.Thread(target=lambda: found.append(get_registry())) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(reads) == 1 and all(each is found[0] for each in found)
+
+
+def test_a_plugin_that_asks_for_the_registry_while_loading_is_broken_and_not_a_deadlock(
+    fresh_registry: pytest.MonkeyPatch,
+) -> None:
+    curious = PluginSource("curious", "curious", "1", lambda: get_registry())
+    fresh_registry.setattr(manager_module, "installed_sources", lambda: [curious, GOOD])
+    assert record_of(get_registry(), "curious").state == "broken"
+    assert get_registry().names("mixer") == ["vendor.acme.good"]
+
+
+def test_reading_the_installed_plugins_never_imports_torch() -> None:
+    import subprocess
+
+    code = (
+        "import sys; from eulerstack.plugins.manager import get_registry; r = get_registry(); r.records();"
+        "sys.exit(any(name in sys.modules for name in ('torch', 'transformers')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_every_installed_plugin_of_ours_works() -> None:
+    assert [
+        record for record in get_registry().records() if record.own and record.state not in ("ok", "disabled")
+    ] == []
