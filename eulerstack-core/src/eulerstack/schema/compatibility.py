@@ -1,0 +1,288 @@
+"""Compatibility: every word is legal, but do they agree with each other and with what is installed?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from eulerstack.dsl.paths import Path, dotted, is_reserved, show
+from eulerstack.dsl.source import Spec, as_spec
+from eulerstack.dsl.suggest import MANY, nearest
+from eulerstack.errors import Collector, Message, msg
+from eulerstack.schema import overrides
+from eulerstack.schema.parts import Part, Parts
+from eulerstack.schema.planned import is_planned_type, is_planned_value, is_planned_word
+from eulerstack.schema.words import FOREIGN_VALUES, one_of
+
+TEMPLATE_KINDS = ("mixer", "ffn", "norm", "residual")
+# The words that come with this project's own packages, for those who have installed the core alone.
+OWN_PACKAGES = {
+    "eulerstack-mixers": {
+        "mixer": ("attention",),
+        "ffn": ("mlp", "gated_mlp"),
+        "norm": ("rmsnorm", "layernorm"),
+        "residual": ("sequential", "parallel"),
+        "position": ("rope", "alibi", "learned", "none"),
+        "head": ("causal_lm",),
+    }
+}
+
+
+def check_compatibility(spec: Mapping[str, Any], registry: Any) -> None:
+    """Raises CompatibilityError with every contradiction; the spec's structure must be valid."""
+    data = as_spec(spec)
+    problems = Collector("CompatibilityError", data.locate)
+    _Checker(data, registry, problems).run()
+    problems.raise_if_any()
+
+
+class _Checker:
+    """One run over one spec."""
+
+    def __init__(self, spec: Spec, registry: Any, problems: Collector):
+        self._spec = spec
+        self._registry = registry
+        self._problems = problems
+        self._templates: Mapping[str, Any] = {
+            name: template for name, template in spec["layer_templates"].items() if not is_reserved(name)
+        }
+        self._parts = Parts(spec, registry, problems)
+        self._layers: dict[str, dict[str, Part]] = {}
+
+    def run(self) -> None:
+        """All checks."""
+        self._planned()
+        self._installed()
+        self._target()
+        sizes_fit = self._sizes()
+        self._positional_words()
+        for name, template in self._templates.items():
+            self._layers[name] = self._layer(template, f"layer_templates.{name}")
+            self._state(template.get("state", {}), self._layers[name].get("mixer"), f"layer_templates.{name}.state")
+        if sizes_fit:
+            self._primitives()
+        self._schedule(sizes_fit)
+
+    def _add(self, path: str, what: Message, fix: Message, see: str) -> None:
+        self._problems.add(path, what, fix, see)
+
+    def _planned(self) -> None:
+        """Words and values of the language that a later version will know."""
+        for path, word, value in _words(self._spec, ()):
+            if is_planned_word(path, word) and not self._has_word(path, word):
+                what = msg("{word} is a word of the language that this version does not implement", word=word)
+                self._add(dotted((*path, word)), what, msg("Delete {word}", word=word), "reference/errors.md#planned")
+            elif is_planned_value((*path, word), value):
+                what = msg("{word} is a word of the language that this version does not implement", word=str(value))
+                self._add(
+                    dotted((*path, word)), what, msg("Choose another {word}", word=word), "reference/errors.md#planned"
+                )
+
+    def _has_word(self, path: Path, word: str) -> bool:
+        """Whether the type chosen in this mapping has the word, or is itself reported as not implemented."""
+        kind = str(path[-1]) if path else ""
+        if kind not in (*TEMPLATE_KINDS, "head"):
+            return False
+        given: Any = self._spec
+        for step in path:
+            given = given[step]
+        name = given.get("type", "")
+        if name not in self._registry.names(kind):
+            return is_planned_type(kind, name)
+        return word in self._registry.get(kind, name).inline
+
+    def _installed(self) -> None:
+        """That a plugin provides each type."""
+        self._require("position", self._spec["embedding"], "embedding", "positional")
+        self._require("head", self._spec["head"], "head")
+        for name, template in self._templates.items():
+            for kind in TEMPLATE_KINDS:
+                self._require(kind, template.get(kind, {}), f"layer_templates.{name}.{kind}")
+        for index, entry in enumerate(self._spec["layer_schedule"]):
+            norm = entry.get("override", {}).get("norm", {})
+            if "type" in norm:
+                self._require("norm", norm, f"layer_schedule[{index}].override.norm")
+
+    def _require(self, kind: str, given: Mapping[str, Any], path: str, word: str = "type") -> None:
+        name = self._parts.type_of(kind, given, word)
+        installed = self._registry.names(kind)
+        if name is None or name in installed:
+            return
+        path = f"{path}.{word}" if word in given else path
+        if is_planned_type(kind, name):
+            what = msg("{word} is a word of the language that this version does not implement", word=name)
+            self._add(
+                path, what, msg("Choose one of: {choices}", choices=one_of(installed)), "reference/errors.md#planned"
+            )
+            return
+        reason = self._registry.explain_missing(kind, name)
+        if reason:
+            what = msg("no working plugin provides the {kind} {name}; {reason}", kind=kind, name=name, reason=reason)
+        else:
+            what = msg("no installed plugin provides the {kind} {name}", kind=kind, name=name)
+        self._add(path, what, self._fix_missing(kind, name, word, installed), "reference/errors.md#missing-primitive")
+
+    def _fix_missing(self, kind: str, name: str, word: str, installed: list[str]) -> Message:
+        package = next((each for each, kinds in OWN_PACKAGES.items() if name in kinds.get(kind, ())), None)
+        if package:
+            return msg("pip install --upgrade {package}", package=package)
+        foreign = FOREIGN_VALUES.get(name.lower())
+        near = foreign if foreign in installed else nearest(name, installed)
+        if near:
+            return msg("Type {word}: {name}", word=word, name=near)
+        if not installed:
+            return msg("pip install eulerstack-mixers, or the package that provides {name}", name=name)
+        if name.startswith("vendor."):
+            return msg("Install the package that provides {name}, or type one of: {choices}", name=name,
+                       choices=one_of(installed))  # fmt: skip
+        return msg("Type one of: {choices}", choices=one_of(installed))
+
+    def _target(self) -> None:
+        targets = [target.name for target in self._registry.targets()]
+        name = self._spec.get("compatibility", {}).get("compile_target", "huggingface")
+        if name not in targets:
+            foreign = FOREIGN_VALUES.get(name.lower())
+            near = foreign if foreign in targets else nearest(name, targets)
+            self._add(
+                "compatibility.compile_target",
+                msg("no installed plugin provides the {kind} {name}", kind="compile_target", name=show(name)),
+                msg("Type {word}: {name}", word="compile_target", name=near or one_of(targets)),
+                "reference/errors.md#missing-primitive",
+            )
+
+    def _sizes(self) -> bool:
+        """That heads divide what they must; False when head sizes make no sense."""
+        model, given = self._parts.model, self._spec["model"]
+        heads, kv_heads, width = model["n_heads"], model["n_kv_heads"], model["d_model"]
+        fits = True
+        if given.get("head_dim") is None and width % heads:
+            fits = False
+            self._add(
+                "model.n_heads",
+                msg("d_model {d_model} can't be divided by n_heads {n_heads}", d_model=width, n_heads=heads),
+                msg("Type n_heads: {n_heads}, or give head_dim", n_heads=_nearest_divisor(width, heads)),
+                "reference/errors.md#heads",
+            )
+        if heads % kv_heads:
+            fits = False
+            self._add(
+                "model.n_kv_heads",
+                msg("n_heads {n_heads} can't be divided by n_kv_heads {kv_heads}", n_heads=heads, kv_heads=kv_heads),
+                msg("Type n_kv_heads: {kv_heads}", kv_heads=_nearest_divisor(heads, kv_heads)),
+                "reference/errors.md#heads",
+            )
+        return fits
+
+    def _positional_words(self) -> None:
+        """Words of one kind of positions beside another kind."""
+        embedding = self._spec["embedding"]
+        positions = self._registry.primitives("position")
+        chosen = self._parts.position
+        for word in embedding:
+            owners = [position.name for position in positions if word in position.inline]
+            if chosen and owners and chosen.primitive.name not in owners:
+                self._add(
+                    f"embedding.{word}",
+                    msg("{word} belongs to {owner}, but positional is {chosen}", word=word, owner=one_of(owners),
+                        chosen=chosen.primitive.name),
+                    msg("Delete {word}, or type positional: {owner}", word=word, owner=owners[0]),
+                    "reference/errors.md#positional-word",
+                )  # fmt: skip
+
+    def _layer(self, template: Mapping[str, Any], path: str) -> dict[str, Part]:
+        """The parts of a template; those that aren't installed are left out."""
+        parts = {kind: self._parts.part(kind, template.get(kind, {}), f"{path}.{kind}") for kind in TEMPLATE_KINDS}
+        return {kind: part for kind, part in parts.items() if part is not None}
+
+    def _state(self, state: Mapping[str, Any], mixer: Part | None, path: str) -> None:
+        """That what a template says about its mixer's state is true."""
+        for word, said in state.items() if mixer else ():
+            if is_reserved(word) or said == (word in mixer.primitive.state):  # type: ignore[union-attr]
+                continue
+            name = mixer.primitive.name  # type: ignore[union-attr]
+            if said:
+                what = msg("{mixer} keeps no {word}", mixer=name, word=word)
+            else:
+                what = msg("{mixer} does keep {word}", mixer=name, word=word)
+            fix = msg("Type {word}: {value}, or delete the line", word=word, value="false" if said else "true")
+            self._add(f"{path}.{word}", what, fix, "reference/errors.md#state")
+
+    def _primitives(self) -> None:
+        """What the primitives themselves object to."""
+        head = self._parts.part("head", self._spec["head"], "head")
+        layers = (part for layer in self._layers.values() for part in layer.values())
+        inherited: set[tuple[Message, Message]] = set()
+        for part in filter(None, (self._parts.position, *layers, head)):
+            for problem in self._parts.checks(part):
+                # What a template inherits from the embedding is wrong there, not once more in each template.
+                if (problem.what, problem.fix) in inherited:
+                    continue
+                if part is self._parts.position:
+                    inherited.add((problem.what, problem.fix))
+                self._problems.add(part.problem_path(problem.path), problem.what, problem.fix, problem.see)
+
+    def _schedule(self, sizes_fit: bool) -> None:
+        """The references of the schedule and its overrides."""
+        schedule = self._spec["layer_schedule"]
+        for index, entry in enumerate(schedule):
+            path = f"layer_schedule[{index}]"
+            name = entry.get("template")
+            if name is not None and name not in self._templates:
+                near = nearest(name, self._templates) if len(self._problems.diagnostics) < MANY else None
+                fix = (
+                    msg("Type template: {name}", name=near)
+                    if near
+                    else msg(
+                        "Define it under layer_templates, or type one of: {choices}", choices=one_of(self._templates)
+                    )
+                )
+                self._add(
+                    f"{path}.template",
+                    msg("there is no template {name}", name=show(name)),
+                    fix,
+                    "reference/errors.md#template",
+                )
+            override = entry.get("override")
+            if override:
+                allowed = overrides.check_words(override, f"{path}.override", self._problems)
+                if allowed and name in self._templates:
+                    self._override(name, override, f"{path}.override", index == len(schedule) - 1, sizes_fit)
+
+    def _override(self, name: str, override: Mapping[str, Any], path: str, is_last: bool, sizes_fit: bool) -> None:
+        before, template = self._layers[name], self._templates[name]
+        if not overrides.check_fit(before, override, path, self._problems):
+            return
+        changed = overrides.applied(template, override, self._registry)
+        after = self._layer(changed, f"layer_templates.{name}")
+        if not sizes_fit or len(before) < len(TEMPLATE_KINDS) or len(after) < len(TEMPLATE_KINDS):
+            return
+        positions = (template.get("norm", {}).get("position", "pre"), changed["norm"].get("position", "pre"))
+        overrides.check_count(self._parts, before, after, positions, is_last, path, self._problems)
+        for kind, part in after.items():
+            known = {(problem.path, problem.what) for problem in self._parts.checks(before[kind])}
+            for problem in self._parts.checks(part):
+                if (problem.path, problem.what) not in known:
+                    section = "attention" if kind == "mixer" else kind
+                    where = f"{path}.{section}.{problem.path}" if problem.path else f"{path}.{section}"
+                    self._problems.add(where, problem.what, problem.fix, problem.see)
+
+
+def _words(data: Any, path: Path) -> Iterator[tuple[Path, str, Any]]:
+    """Every key of the spec: the path of its mapping, the key, its value. Reserved keys are left out."""
+    if isinstance(data, Mapping):
+        for key, value in data.items():
+            if not is_reserved(key):
+                yield path, key, value
+                yield from _words(value, (*path, key))
+    elif isinstance(data, list):
+        for index, value in enumerate(data):
+            yield from _words(value, (*path, index))
+
+
+def _nearest_divisor(number: int, wanted: int) -> int:
+    """The divisor of `number` closest to `wanted`, the smaller of two at the same distance."""
+    for distance in range(max(number, wanted)):
+        for candidate in (wanted - distance, wanted + distance):
+            if candidate > 0 and number % candidate == 0:
+                return candidate
+    return 1

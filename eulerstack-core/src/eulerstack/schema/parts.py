@@ -1,0 +1,139 @@
+"""The primitives that a spec names, with their complete parameters, for the checks that look at several at once.
+
+A plugin's own functions are called here and nowhere else in validation: what they raise becomes a problem that names
+the plugin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from eulerstack.errors import Collector, msg
+from eulerstack.plugins.primitive import Dims, Primitive, Problem
+from eulerstack.schema import sections
+from eulerstack.schema.defaults import fill, fill_words
+
+Result = TypeVar("Result")
+DEFAULT_TYPES = {"norm": "rmsnorm", "residual": "sequential", "head": "causal_lm", "position": "rope"}
+
+
+@dataclass(frozen=True)
+class Part:
+    """A primitive in its place: `path` is that of the mapping that names it, `params` are complete and resolved."""
+
+    kind: str
+    path: str
+    primitive: Primitive
+    params: Mapping[str, Any]
+
+    def problem_path(self, path: str) -> str:
+        """The full path of a problem whose path is relative to the primitive's own block."""
+        word = path.split(".")[0].split("[")[0]
+        block = self.primitive.schema is not None and word not in self.primitive.inline
+        base = f"{self.path}.{self.primitive.name}" if block else self.path
+        return f"{base}.{path}" if path else base
+
+
+class Parts:
+    """Makes the parts of one spec; `usable` is False where its sizes contradict each other."""
+
+    def __init__(self, spec: Mapping[str, Any], registry: Any, problems: Collector):
+        self._registry = registry
+        self._problems = problems
+        self._failed: set[str] = set()
+        self.model = complete_model(spec["model"])
+        self.embedding = fill_words(sections.embedding()["properties"], spec["embedding"])
+        self.dims = _dims(self.model, self.embedding["positional"])
+        self.position: Part | None = None
+        self.position = self.part("position", spec["embedding"], "embedding", "positional")
+        if self.position is not None:
+            self.embedding |= self.position.params
+
+    def type_of(self, kind: str, given: Mapping[str, Any], word: str = "type") -> str | None:
+        """The chosen type, the default where the spec leaves it out."""
+        return given.get(word, DEFAULT_TYPES.get(kind))
+
+    def part(self, kind: str, given: Mapping[str, Any], path: str, word: str = "type") -> Part | None:
+        """The primitive that `given` chooses; None when it isn't installed or its plugin fails."""
+        name = self.type_of(kind, given, word)
+        try:
+            primitive: Primitive = self._registry.get(kind, name)
+        except LookupError:
+            return None
+        params = fill_words(primitive.inline, given)
+        if primitive.schema is not None:
+            params = fill(primitive.schema, given.get(primitive.name) or {}) | params
+        if kind == "position":
+            context = {"model": self.model, "embedding": {**self.embedding, **params}}
+        else:
+            context = {"model": self.model, "embedding": self.embedding}
+        resolved = self.guarded(primitive, path, lambda: dict(primitive.resolve(params, context)))
+        return None if resolved is None else Part(kind, path, primitive, resolved)
+
+    def checks(self, part: Part) -> list[Problem]:
+        """What the primitive itself objects to."""
+        return (
+            self.guarded(part.primitive, part.path, lambda: list(part.primitive.checks(self.dims, part.params))) or []
+        )
+
+    def params_count(self, part: Part) -> int:
+        """The primitive's parameters in one layer."""
+        cost = self.guarded(part.primitive, part.path, lambda: part.primitive.cost(self.dims, part.params, 2))
+        return cost.params if cost else 0
+
+    def norm_count(self, residual: Part, position: str) -> int:
+        """The norms that a layer of this residual holds."""
+        slots = residual.primitive.norm_slots
+        found = self.guarded(residual.primitive, residual.path, lambda: slots(position)) if slots else ("", "")
+        return len(found or ())
+
+    def guarded(self, primitive: Primitive, path: str, call: Callable[[], Result]) -> Result | None:
+        """What `call` returns; None when the plugin's code raises, which is then recorded once per primitive."""
+        try:
+            return call()
+        # The code is a plugin's and may raise anything; the author of the spec needs the plugin's name.
+        except Exception as error:
+            if primitive.name not in self._failed:
+                self._failed.add(primitive.name)
+                package, version = self._registry.origin(primitive)
+                self._problems.add(
+                    path,
+                    msg(
+                        "the code of {name} from {package} {version} failed: {error}",
+                        name=primitive.name,
+                        package=package,
+                        version=version,
+                        error=f"{type(error).__name__}: {error}"[:200],
+                    ),
+                    msg("Install another version of {package}, or use another type", package=package),
+                    "reference/errors.md#plugin-fault",
+                )
+            return None
+
+
+def complete_model(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The `model` section with every default filled in, those that follow from other sizes included."""
+    model = fill_words(sections.model()["properties"], given)
+    if model["n_kv_heads"] is None:
+        model["n_kv_heads"] = model["n_heads"]
+    if model["head_dim"] is None:
+        model["head_dim"] = max(1, model["d_model"] // model["n_heads"])
+    if model["d_ff"] is None:
+        model["d_ff"] = max(1, round(min(model["mlp_ratio"] * model["d_model"], 2.0**53)))
+    return model
+
+
+def _dims(model: Mapping[str, Any], positional: str) -> Dims:
+    return Dims(
+        d_model=model["d_model"],
+        n_heads=model["n_heads"],
+        n_kv_heads=model["n_kv_heads"],
+        head_dim=model["head_dim"],
+        d_ff=model["d_ff"],
+        vocab_size=model["vocab_size"],
+        max_seq_len=model["max_seq_len"],
+        norm_eps=model["norm_eps"],
+        positional=positional,
+    )

@@ -1,0 +1,106 @@
+"""Words of the language that this version does not implement.
+
+They are refused by name, never accepted and ignored. A later version that implements a word deletes its line here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+PLANNED_TYPES: dict[str, tuple[str, ...]] = {
+    "mixer": ("mamba", "retnet", "hyena", "branched", "ttt_layer"),
+    "ffn": ("moe",),
+    "residual": ("hyper_connection",),
+    "head": ("causal_lm_mtp",),
+}
+
+PLANNED_WORDS: dict[str, tuple[str, ...]] = {
+    "": ("execution_modes", "transition", "tissue"),
+    "layer_templates.<name>": ("memory", "shape_change"),
+    "layer_templates.<name>.mixer.attention": (
+        "window_dilation",
+        "latent_dim",
+        "q_latent_dim",
+        "rope_head_dim",
+        "v_head_dim",
+        "compression",
+        "attention_sinks",
+    ),
+    "layer_templates.<name>.ffn": (
+        "experts",
+        "top_k",
+        "router",
+        "affinity",
+        "z_loss",
+        "load_balance_coef",
+        "capacity_factor",
+        "capacity_drop_policy",
+        "router_init_std",
+        "router_jitter",
+        "bias_correction",
+        "shared_experts",
+        "routing",
+        "balance",
+        "d_expert",
+        "d_shared",
+        "normalize_top_k",
+        "routed_scale",
+        "n_groups",
+    ),
+    "layer_templates.<name>.residual": ("hyper",),
+    "layer_schedule[]": ("depth_gating", "parallel", "merge", "integrator"),
+    "head": ("mtp",),
+    "training_hints": (
+        "init",
+        "checkpointing",
+        "router_aux_loss_coef",
+        "lr_peak",
+        "lr_floor_ratio",
+        "betas",
+        "weight_decay",
+        "grad_clip",
+        "warmup_steps_ratio",
+        "router_lr_multiplier",
+        "optimizer",
+        "optimizer_groups",
+        "muon",
+        "scaling",
+        "differentiation_objectives",
+    ),
+    "compatibility": ("dtype_policy", "quant_aware_training"),
+}
+
+PLANNED_VALUES: dict[str, tuple[str, ...]] = {
+    "layer_templates.<name>.mixer.attention.window_mode": ("dilated", "nsa"),
+}
+
+STAGES = ("parallel", "integrator")
+"""Words of a schedule entry that stand instead of `template`."""
+
+
+def place_of(path: Sequence[str | int]) -> str:
+    """The place of a path in the language: names of templates are `<name>`, indices of lists `[]`."""
+    place = ""
+    for index, part in enumerate(path):
+        if isinstance(part, int):
+            place += "[]"
+        elif index == 1 and path[0] == "layer_templates":
+            place += ".<name>"
+        else:
+            place += f".{part}" if place else part
+    return place
+
+
+def is_planned_word(path: Sequence[str | int], word: str) -> bool:
+    """Whether `word` may stand in the mapping at `path` in a later version."""
+    return word in PLANNED_WORDS.get(place_of(path), ())
+
+
+def is_planned_type(kind: str, name: str) -> bool:
+    """Whether `name` is a type of this kind in a later version."""
+    return name in PLANNED_TYPES.get(kind, ())
+
+
+def is_planned_value(path: Sequence[str | int], value: object) -> bool:
+    """Whether `value` is a choice of the word at `path` in a later version."""
+    return value in PLANNED_VALUES.get(place_of(path), ())

@@ -1,0 +1,225 @@
+"""The core's own words: every section of the language except what primitives bring along.
+
+Descriptions are `Message`s, so that they are in the catalogs; `assemble` renders them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from eulerstack.errors import Message, msg
+
+Schema = dict[str, Any]
+
+SCHEMA_VERSION = 1
+MAX_LAYERS = 100_000
+TEMPLATE_NAME = r"^[A-Za-z0-9_.-]{1,100}$"
+DTYPES = ("bfloat16", "float16", "float32")
+NORM_POSITIONS = ("pre", "post", "sandwich", "output")
+
+
+def word(kind: str | list[str], description: Message, **keywords: Any) -> Schema:
+    """The schema of one word."""
+    return {"type": kind, **keywords, "description": description}
+
+
+def section(description: Message, properties: Schema, required: tuple[str, ...] = (), **keywords: Any) -> Schema:
+    """The schema of a mapping with fixed words."""
+    schema = {"type": "object", "description": description, "properties": properties, **keywords}
+    return {**schema, "required": list(required)} if required else schema
+
+
+def model() -> Schema:
+    """Sizes shared by all layers."""
+    properties = {
+        "name": word("string", msg("Name of the model."), minLength=1, maxLength=200, examples=["my-llm"]),
+        "d_model": word(
+            "integer", msg("Width of the residual stream, in channels."), minimum=1, maximum=2**20, examples=[2048]
+        ),
+        "vocab_size": word("integer", msg("Rows of the embedding table."), minimum=1, maximum=2**24, examples=[32000]),
+        "max_seq_len": word("integer", msg("Longest context, in tokens."), minimum=1, maximum=2**30, examples=[4096]),
+        "n_heads": word("integer", msg("Query heads of a mixer."), minimum=1, maximum=2**20, examples=[16]),
+        "n_kv_heads": word(
+            ["integer", "null"],
+            msg("Key and value heads; divides n_heads. null: n_heads."),
+            minimum=1,
+            maximum=2**20,
+            default=None,
+            examples=[4],
+        ),
+        "mlp_ratio": word(
+            "number", msg("Width of the feed-forward blocks over d_model."), exclusiveMinimum=0, default=4
+        ),
+        "d_ff": word(
+            ["integer", "null"],
+            msg("Width of the feed-forward blocks, in channels. null: mlp_ratio * d_model, rounded."),
+            minimum=1,
+            maximum=2**24,
+            default=None,
+            examples=[8192],
+        ),
+        "head_dim": word(
+            ["integer", "null"],
+            msg("Width of one head, in channels. null: d_model / n_heads."),
+            minimum=1,
+            maximum=2**20,
+            default=None,
+            examples=[128],
+        ),
+        "norm_eps": word(
+            "number",
+            msg("Added under the root in every norm that does not say its own eps."),
+            exclusiveMinimum=0,
+            default=1e-5,
+        ),
+        "dtype": word("string", msg("Number type of the exported weights."), enum=list(DTYPES), default="bfloat16"),
+        "residual_multiplier": word(
+            "number", msg("Factor on every branch before it is added to the residual stream."), default=1.0
+        ),
+        "initializer_range": word(
+            "number", msg("Standard deviation of the initial weights."), exclusiveMinimum=0, default=0.02
+        ),
+        "family_hint": word(
+            ["string", "null"],
+            msg("Family that the model is meant to resemble; realism rules compare the spec with it."),
+            maxLength=200,
+            default=None,
+            examples=["llama"],
+        ),
+        "target_params": word(
+            ["integer", "null"],
+            msg("Number of parameters aimed at; realism rules compare the real number with it."),
+            minimum=1,
+            default=None,
+            examples=[1_000_000_000],
+        ),
+    }
+    required = ("name", "d_model", "vocab_size", "max_seq_len", "n_heads")
+    return section(msg("Sizes that all layers share."), properties, required)
+
+
+def tokenizer_contract() -> Schema:
+    """The tokenizer that the model is made for."""
+    properties = {
+        "type": word("string", msg("Kind of tokenizer."), const="hf", default="hf"),
+        "pretrained": word(
+            ["string", "null"],
+            msg("Name or folder of a HuggingFace tokenizer."),
+            maxLength=1000,
+            default=None,
+            examples=["gpt2"],
+        ),
+        "add_bos": word("boolean", msg("Put the beginning token before every text."), default=False),
+        "add_eos": word("boolean", msg("Put the end token after every text."), default=False),
+        "pad_token": word(
+            ["string", "null"], msg("Token that fills up short texts."), maxLength=200, default=None, examples=["<pad>"]
+        ),
+    }
+    return section(msg("The tokenizer that the model is made for."), properties)
+
+
+def embedding() -> Schema:
+    """The embedding's own words; those of the positions are added by `assemble`."""
+    properties = {
+        "type": word("string", msg("Kind of embedding."), const="learned", default="learned"),
+        "positional": word("string", msg("How positions are told apart."), default="rope"),
+        "tie_word_embeddings": word(
+            ["boolean", "null"],
+            msg("Whether the head uses the embedding's table. null: what head.tie_weights says."),
+            default=None,
+        ),
+        "scale": {
+            "anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"type": "string", "const": "sqrt_d_model"}],
+            "default": 1.0,
+            "description": msg("Factor on the embeddings: a number, or sqrt_d_model."),
+        },
+    }
+    return section(msg("Token embeddings and positions."), properties)
+
+
+def norm_position() -> Schema:
+    """Where a layer's norms stand."""
+    return word(
+        "string",
+        msg(
+            "pre: before each block; post: after each sum; output: on each block's output before the sum; "
+            "sandwich: before each block and on its output."
+        ),
+        enum=list(NORM_POSITIONS),
+        default="pre",
+    )
+
+
+def template(mixer: Schema, ffn: Schema, norm: Schema, residual: Schema) -> Schema:
+    """One layer template."""
+    state = {
+        "kv_cache": word("boolean", msg("Whether the mixer keeps keys and values while decoding.")),
+        "ssm_state": word("boolean", msg("Whether the mixer keeps a recurrent state while decoding.")),
+    }
+    properties = {
+        "mixer": mixer,
+        "ffn": ffn,
+        "norm": norm,
+        "residual": residual,
+        "state": section(msg("What the mixer keeps while decoding, as a check."), state),
+    }
+    return section(msg("A named kind of layer."), properties, ("mixer", "ffn"))
+
+
+def schedule_entry(window: Schema, attn_drop: Schema, activation: Schema) -> Schema:
+    """One line of the schedule; the three schemas are those of the overridable words of mixers and ffns."""
+    override = {
+        "residual": section(
+            msg("Changes to the residual."),
+            {"scaling": word("number", msg("Factor on each branch."))},
+        ),
+        "attention": section(msg("Changes to attention."), {"window": window, "attn_drop": attn_drop}),
+        "norm": section(
+            msg("Changes to the norms."),
+            {
+                "type": word("string", msg("Kind of norm."), examples=["rmsnorm"]),
+                "position": {key: value for key, value in norm_position().items() if key != "default"},
+            },
+        ),
+        "ffn": section(msg("Changes to the feed-forward block."), {"activation": activation}),
+    }
+    properties = {
+        "template": word("string", msg("Name of a layer template."), examples=["decoder"]),
+        "repeat": word("integer", msg("Number of layers in a row."), minimum=1, maximum=MAX_LAYERS, default=1),
+        "override": section(
+            msg("Words that these layers change; the number of parameters must stay the same."), override
+        ),
+    }
+    return section(msg("A run of equal layers."), properties, ("template",))
+
+
+def training_hints() -> Schema:
+    """What training code may want to know."""
+    properties = {
+        "dropout": word(
+            "number",
+            msg("Probability of dropping a channel after the embedding and on every branch's output, while training."),
+            minimum=0,
+            exclusiveMaximum=1,
+            default=0.0,
+        ),
+        "seed": word("integer", msg("Seed of the initial weights."), minimum=0, maximum=2**63 - 1, default=0),
+    }
+    return section(msg("Hints for training."), properties)
+
+
+def compatibility() -> Schema:
+    """What the model is compiled for."""
+    properties = {
+        "compile_target": word("string", msg("Back end of the compiler."), default="huggingface"),
+    }
+    return section(msg("What the model is compiled for."), properties)
+
+
+def let() -> Schema:
+    """Named numbers."""
+    return {
+        "type": "object",
+        "description": msg("Numbers with names, for use in expressions."),
+        "additionalProperties": {"type": "number"},
+    }

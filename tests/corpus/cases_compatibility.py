@@ -1,0 +1,193 @@
+"""Specs whose every word is legal, but which contradict themselves or what is installed."""
+
+from __future__ import annotations
+
+from tests.corpus.harness import Case, appended, changed, incompatible
+
+NOT_YET = "a word of the language that this version does not implement"
+
+
+def schedule(*lines: str) -> str:
+    """The base spec with this schedule."""
+    return changed("  - template: decoder\n    repeat: 2\n", "".join(f"  {line}\n" for line in lines))
+
+
+def override(text: str) -> str:
+    """The base spec whose one schedule entry has this override."""
+    return schedule("- template: decoder", f"  override: {text}")
+
+
+CASES: list[Case] = [
+    incompatible(
+        "an undefined template",
+        changed("template: decoder", "template: §encoder"),
+        ("layer_schedule[0].template", "no template", "template: decoder"),
+    ),
+    incompatible(
+        "an undefined template like nothing",
+        changed("template: decoder", "template: §zzz"),
+        ("layer_schedule[0].template", "no template", "one of: decoder"),
+    ),
+    incompatible(
+        "a near-miss mixer",
+        changed("type: attention", "type: §atention"),
+        ("layer_templates.decoder.mixer.type", "no installed plugin provides the mixer", "type: attention"),
+    ),
+    incompatible(
+        "a mixer like nothing",
+        changed("type: attention", "type: §zzz"),
+        ("layer_templates.decoder.mixer.type", "no installed plugin", "one of: attention"),
+    ),
+    incompatible(
+        "a third party's mixer",
+        changed("type: attention", "type: §vendor.acme.gla"),
+        ("layer_templates.decoder.mixer.type", "vendor.acme.gla", "Install the package"),
+    ),
+    incompatible(
+        "a near-miss ffn",
+        changed("type: gated_mlp", "type: §gatedmlp"),
+        ("layer_templates.decoder.ffn.type", "provides the ffn gatedmlp", "type: gated_mlp"),
+    ),
+    incompatible(
+        "a near-miss norm",
+        changed("type: rmsnorm", "type: §rms_norm"),
+        ("layer_templates.decoder.norm.type", "rms_norm", "type: rmsnorm"),
+    ),
+    incompatible(
+        "a near-miss residual",
+        changed("type: sequential", "type: §serial"),
+        ("layer_templates.decoder.residual.type", "serial", "sequential"),
+    ),
+    incompatible(
+        "a near-miss positional",
+        changed("positional: rope", "positional: §rotary"),
+        ("embedding.positional", "provides the position rotary", "rope"),
+    ),
+    incompatible(
+        "a near-miss head",
+        changed("type: causal_lm", "type: §casual_lm"),
+        ("head.type", "provides the head casual_lm", "type: causal_lm"),
+    ),
+    incompatible(
+        "an unknown target",
+        appended("compatibility:\n  compile_target: §hf\n"),
+        ("compatibility.compile_target", "hf", "compile_target: huggingface"),
+    ),
+    incompatible(
+        "a mixer of a later version",
+        changed("type: attention", "type: §mamba"),
+        ("layer_templates.decoder.mixer.type", NOT_YET, "one of: attention"),
+    ),
+    incompatible(
+        "an ffn of a later version",
+        changed("type: gated_mlp\n      activation: swiglu", "type: §moe\n      experts: 8\n      top_k: 2"),
+        ("layer_templates.decoder.ffn.type", NOT_YET, "gated_mlp"),
+    ),
+    incompatible(
+        "a word of a later version",
+        changed("window: null", "latent_dim: §32"),
+        ("layer_templates.decoder.mixer.attention.latent_dim", NOT_YET, "Delete latent_dim"),
+    ),
+    incompatible(
+        "a choice of a later version",
+        changed("window: null", "window: 8\n        window_mode: §dilated"),
+        ("layer_templates.decoder.mixer.attention.window_mode", "dilated", "another window_mode"),
+    ),
+    incompatible(
+        "a section of a later version", appended("§tissue:\n  columns: []\n"), ("tissue", NOT_YET, "Delete tissue")
+    ),
+    incompatible(
+        "a stage of a later version",
+        schedule("- §integrator: {type: ode_rk4, steps: 4, body: decoder}"),
+        ("layer_schedule[0].integrator", NOT_YET, "Delete integrator"),
+    ),
+    incompatible(
+        "hints of a later version",
+        appended("training_hints:\n  lr_peak: §0.001\n"),
+        ("training_hints.lr_peak", NOT_YET, "Delete lr_peak"),
+    ),
+    incompatible(
+        "heads that do not divide the width",
+        changed("n_heads: 4", "n_heads: §5"),
+        ("model.n_heads", "d_model 64 can't be divided by n_heads 5", "n_heads: 4"),
+    ),
+    incompatible(
+        "key heads that do not divide the heads",
+        changed("n_heads: 4", "n_heads: 4\n  n_kv_heads: §3"),
+        ("model.n_kv_heads", "n_heads 4", "n_kv_heads: 2"),
+    ),
+    incompatible(
+        "more key heads than heads",
+        changed("n_heads: 4", "n_heads: 4\n  n_kv_heads: §8"),
+        ("model.n_kv_heads", "n_heads 4", "n_kv_heads: 4"),
+    ),
+    incompatible(
+        "an odd rotated width",
+        changed("n_heads: 4", "n_heads: 4\n  head_dim: 15").replace("embedding:", "§embedding:"),
+        ("embedding.rope_partial_factor", "rotate", "even"),
+    ),
+    incompatible(
+        "a state that the mixer has not",
+        changed("kv_cache: true", "ssm_state: §true"),
+        ("layer_templates.decoder.state.ssm_state", "attention keeps no ssm_state", "ssm_state: false"),
+    ),
+    incompatible(
+        "a state that the mixer does have",
+        changed("kv_cache: true", "kv_cache: §false"),
+        ("layer_templates.decoder.state.kv_cache", "attention does keep kv_cache", "kv_cache: true"),
+    ),
+    incompatible(
+        "rotary words without rotary positions",
+        changed("positional: rope", "positional: alibi\n  rope_theta: §1e4"),
+        ("embedding.rope_theta", "belongs to rope, but positional is alibi", "Delete rope_theta"),
+    ),
+    incompatible(
+        "a sliding mode without a window",
+        changed("window: null", "window_mode: §sliding"),
+        ("layer_templates.decoder.mixer.attention.window_mode", "no window", "window: 4096"),
+    ),
+    incompatible(
+        "an override of the mixer's type",
+        override("{§mixer: {type: mamba}}"),
+        ("layer_schedule[0].override.mixer", "can't change mixer", "new template"),
+    ),
+    incompatible(
+        "an override of a bias",
+        override("{attention: {qkv_bias: §true}}"),
+        ("layer_schedule[0].override.attention.qkv_bias", "can't change", "attention.window"),
+    ),
+    incompatible(
+        "an override that adds parameters",
+        override("{norm: {type: layernorm}}").replace("  override", "  §override"),
+        ("layer_schedule[0].override", "parameters from", "new template"),
+    ),
+    incompatible(
+        "an override that adds norms",
+        override("{norm: {position: sandwich}}").replace("  override", "  §override"),
+        ("layer_schedule[0].override", "parameters from", "new template"),
+    ),
+    incompatible(
+        "an override that drops the final norm",
+        override("{norm: {position: post}}").replace("  override", "  §override"),
+        ("layer_schedule[0].override", "parameters from", "new template"),
+    ),
+    incompatible(
+        "an override with another ffn's activation",
+        changed("type: gated_mlp\n      activation: swiglu", "type: mlp", override("{ffn: {activation: §swiglu}}")),
+        ("layer_schedule[0].override.ffn.activation", "mlp has no activation", "activation: silu"),
+    ),
+    incompatible(
+        "an override to a norm that is not there",
+        override("{norm: {type: §groupnorm}}"),
+        ("layer_schedule[0].override.norm.type", "provides the norm groupnorm", "norm"),
+    ),
+    incompatible(
+        "several at once",
+        changed("n_heads: 4", "n_heads: §5")
+        .replace("type: rmsnorm", "type: §rmsnrm")
+        .replace("- template: decoder", "- template: §decoders"),
+        ("model.n_heads", "divided", "n_heads: 4"),
+        ("layer_templates.decoder.norm.type", "rmsnrm", "rmsnorm"),
+        ("layer_schedule[0].template", "no template", "decoder"),
+    ),
+]

@@ -1,0 +1,120 @@
+"""Realism: each rule speaks up when it should, and says nothing about an ordinary model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from eulerstack.dsl.source import parse_text
+from eulerstack.errors import Finding, msg
+from eulerstack.ir.normalizer import normalize_to_ir
+from eulerstack.plugins import Rule, hookimpl
+from eulerstack.plugins.manager import Registry
+from eulerstack.schema import report
+from tests.schema.words import source
+
+MODEL = """\
+schema_version: 1
+model: {name: m, d_model: 256, vocab_size: 50257, max_seq_len: 1024, n_heads: 4}
+tokenizer_contract: {type: hf, pretrained: gpt2}
+embedding: {type: learned, positional: rope}
+layer_templates:
+  one:
+    mixer: {type: attention, attention: {window: 128}}
+    ffn: {type: gated_mlp}
+  two:
+    mixer: {type: attention, attention: {}}
+    ffn: {type: gated_mlp}
+layer_schedule:
+  - {template: one, repeat: 2}
+  - {template: two, repeat: 1}
+head: {type: causal_lm}
+"""
+
+
+@pytest.fixture(scope="module")
+def registry() -> Any:
+    return Registry(plugins=[source(pytest.importorskip("eulerstack_mixers.plugin"), "eulerstack-mixers")])
+
+
+def findings(registry: Any, *changes: tuple[str, str]) -> list[Finding]:
+    """What is found in the example after replacing pieces of its text."""
+    text = MODEL
+    for old, new in changes:
+        assert text.count(old) == 1, old
+        text = text.replace(old, new)
+    spec = parse_text(text, "m.yml")
+    return report(normalize_to_ir(spec, registry), registry, spec)
+
+
+def test_an_ordinary_model_is_not_commented_on(registry: Any) -> None:
+    assert findings(registry) == []
+
+
+@pytest.mark.parametrize(
+    ("rule", "path", "change"),
+    [
+        ("head_dim", "model.head_dim", ("n_heads: 4", "n_heads: 4, head_dim: 16")),
+        ("head_dim", "model.head_dim", ("n_heads: 4", "n_heads: 4, head_dim: 512")),
+        ("target_params", "model.target_params", ("n_heads: 4", "n_heads: 4, target_params: 5000000")),
+        ("context_width", "model.max_seq_len", ("max_seq_len: 1024", "max_seq_len: 1000000")),
+        ("window", "layer_templates.one.mixer.attention.window", ("window: 128", "window: 1024")),
+        ("family_hint", "model.family_hint", ("n_heads: 4", "n_heads: 4, family_hint: some-moe")),
+        ("family_hint", "model.family_hint", ("n_heads: 4", "n_heads: 4, family_hint: Qwen3-0.6B")),
+        ("tokenizer", "model.vocab_size", ("vocab_size: 50257", "vocab_size: 32000")),
+        ("tokenizer", "model.vocab_size", ("vocab_size: 50257", "vocab_size: 128256")),
+        ("rope_scaling", "embedding.rope_scaling",
+         ("positional: rope", "positional: rope, rope_scaling: {type: linear, factor: 100}")),
+        ("rope_scaling", "embedding.rope_scaling",
+         ("positional: rope", "positional: rope, rope_scaling: {type: linear, factor: 1}")),
+        ("rope_scaling", "embedding.rope_scaling",
+         ("positional: rope", "positional: rope, rope_scaling: {type: yarn, factor: 2, original_max_seq_len: 128}")),
+        ("unused_template", "layer_templates.two", ("  - {template: two, repeat: 1}\n", "")),
+        ("reserved_namespace", "experimental.x", ("head:", "experimental.x: {a: 1}\nhead:")),
+        ("reserved_namespace", "model.vendor.acme.x", ("n_heads: 4", "n_heads: 4, vendor.acme.x: 1")),
+    ],
+)  # fmt: skip
+def test_each_rule_speaks_up(registry: Any, rule: str, path: str, change: tuple[str, str]) -> None:
+    (found,) = findings(registry, change)
+    assert (found.rule, found.path) == (rule, path)
+    assert found.location is not None and found.location.file == "m.yml"
+    assert found.what.render(str)
+
+
+def test_disagreeing_ties_are_found_in_the_text(registry: Any) -> None:
+    change = [
+        ("positional: rope", "positional: rope, tie_word_embeddings: true"),
+        ("causal_lm}", "causal_lm, tie_weights: false}"),
+    ]
+    assert [each.rule for each in findings(registry, *change)] == ["tied_weights"]
+
+
+def test_a_hint_that_holds_is_not_commented_on(registry: Any) -> None:
+    for hint in ("llama", "mistral-7b", "my own idea"):
+        assert findings(registry, ("n_heads: 4", f"n_heads: 4, family_hint: {hint}")) == []
+
+
+def test_without_the_spec_the_rules_of_the_ir_still_run(registry: Any) -> None:
+    spec = parse_text(MODEL.replace("n_heads: 4", "n_heads: 4, head_dim: 16"), "m.yml")
+    (found,) = report(normalize_to_ir(spec, registry), registry)
+    assert found.rule == "head_dim"
+
+
+def test_rules_of_plugins_run_and_one_that_fails_is_only_a_finding(registry: Any) -> None:
+    class Plugin:
+        @hookimpl
+        def eulerstack_rules(self) -> Any:
+            def fail(ir: Any) -> Any:
+                raise KeyError("surprise")
+
+            return (
+                Rule("vendor.acme.bad", "fails", fail),
+                Rule("vendor.acme.good", "speaks", lambda ir: [Finding("vendor.acme.good", msg("hello"))]),
+            )
+
+    mixers = source(pytest.importorskip("eulerstack_mixers.plugin"), "eulerstack-mixers")
+    both = Registry(plugins=[mixers, source(Plugin(), "acme")])
+    found = report(normalize_to_ir(parse_text(MODEL, "m.yml"), both), both)
+    assert [each.rule for each in found] == ["vendor.acme.bad", "vendor.acme.good"]
+    assert "surprise" in found[0].what.render(str)
