@@ -1,0 +1,172 @@
+"""What a model costs: parameters, FLOPs and cache bytes, exact and without torch.
+
+Every primitive knows its own price; this file adds them up. Parameters are those of the built module, scalar for
+scalar. FLOPs count a multiply-add as 2 and leave out what is not a matrix product or an attention score: norms,
+activations, softmaxes, positions, the embedding's look-up.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+from eulerstack.ir.dims import dims_of
+from eulerstack.ir.lookup import primitive_of
+from eulerstack.ir.types import LayerIR, ModelIR, PrimitiveIR
+from eulerstack.plugins import Cost, Dims
+from eulerstack.plugins.manager import Registry, get_registry
+from eulerstack.plugins.primitive import Kind
+
+ELEMENT_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+
+@dataclass(frozen=True)
+class LayerCost:
+    """The price of one layer, by part. `norms` holds one Cost for each norm of the layer."""
+
+    mixer: Cost
+    ffn: Cost
+    norms: tuple[Cost, ...]
+    residual: Cost
+
+    def parts(self) -> Iterator[Cost]:
+        """Every part."""
+        yield from (self.mixer, self.ffn, *self.norms, self.residual)
+
+    @property
+    def params(self) -> int:
+        """Parameters of the layer."""
+        return sum(part.params for part in self.parts())
+
+    @property
+    def active(self) -> int:
+        """Parameters of the layer that one token touches."""
+        return sum(part.active for part in self.parts())
+
+
+@dataclass(frozen=True)
+class ModelCost:
+    """The price of a whole model.
+
+    embedding   parameters of the token table, vocab_size · d_model
+    positions   the position primitive's price (a learned table has max_seq_len · d_model parameters)
+    layers      one LayerCost a layer, in order
+    final_norm  parameters of the norm before the head
+    head        the head's price; its parameters are 0 when it uses the embedding's table
+    """
+
+    embedding: int
+    positions: Cost
+    layers: tuple[LayerCost, ...] = field(repr=False)
+    final_norm: int
+    head: Cost
+
+    @property
+    def total(self) -> int:
+        """All parameters of the model; a table shared by embedding and head counts once."""
+        return self._sum(lambda cost: cost.params) + self.embedding + self.final_norm
+
+    @property
+    def active(self) -> int:
+        """Parameters that one token touches. Tables of embeddings count whole, as published figures have it."""
+        return self._sum(lambda cost: cost.active) + self.embedding + self.final_norm
+
+    def cache_bytes(self, context: int, batch: int = 1) -> int:
+        """Bytes of the decoding cache once `context` tokens of each of `batch` sequences have been processed."""
+
+        def stored(cost: Cost) -> int:
+            tokens = context if cost.state_window is None else min(context, cost.state_window)
+            return cost.state_bytes_fixed + cost.state_bytes_per_token * tokens
+
+        return batch * self._sum(stored)
+
+    def flops_per_token(self, context: int, phase: Literal["decode", "prefill"] = "decode") -> float:
+        """FLOPs of one token's forward pass, head included.
+
+        decode: of the token that is the last of `context` tokens, the earlier ones being cached.
+        prefill: the mean over all tokens of a sequence of `context` tokens processed at once, each of which sees
+        itself and the earlier ones; a training step costs three times this (forward, and twice that backward).
+        """
+        if phase == "decode":
+            return self._sum(
+                lambda cost: cost.flops_per_token + cost.flops_per_token_per_context * _seen(cost, context)
+            )
+        return self.prefill_flops(context) / context
+
+    def prefill_flops(self, context: int) -> int:
+        """FLOPs of the forward pass over a sequence of `context` tokens, the head applied to every token."""
+        return self._sum(
+            lambda cost: cost.flops_per_token * context + cost.flops_per_token_per_context * _seen_in_all(cost, context)
+        )
+
+    def _sum(self, price: Callable[[Cost], int]) -> int:
+        """`price` of every part of the model, added up; equal layers are looked at once."""
+        counts = Counter(map(id, self.layers))
+        distinct = {id(layer): layer for layer in self.layers}
+        layers = sum(counts[key] * sum(map(price, layer.parts())) for key, layer in distinct.items())
+        return layers + price(self.positions) + price(self.head)
+
+
+def _seen(cost: Cost, context: int) -> int:
+    """Tokens that the last of `context` tokens attends to. A window sees the tokens it keeps, and the current one."""
+    return context if cost.state_window is None else min(context, cost.state_window + 1)
+
+
+def _seen_in_all(cost: Cost, context: int) -> int:
+    """The sum over t = 1 … context of the tokens that token t attends to."""
+    window = _seen(cost, context)
+    return window * (window + 1) // 2 + window * (context - window)
+
+
+def model_cost(ir: ModelIR, registry: Registry | None = None, element_bytes: int | None = None) -> ModelCost:
+    """The price of a model. A cache element has `element_bytes` bytes, by default those of the model's dtype."""
+    registry = get_registry() if registry is None else registry
+    size = ELEMENT_BYTES[ir.model["dtype"]] if element_bytes is None else element_bytes
+    dims = dims_of(ir)
+    pricer = _Pricer(registry, dims, size)
+    known: dict[int, LayerCost] = {}
+    by_value: dict[LayerIR, LayerCost] = {}
+    for layer in ir.layers:
+        if id(layer) not in known:
+            if layer not in by_value:
+                by_value[layer] = pricer.layer(layer)
+            known[id(layer)] = by_value[layer]
+    position = primitive_of(registry, "position", ir.embedding["positional"])
+    return ModelCost(
+        embedding=dims.vocab_size * dims.d_model,
+        positions=position.cost(dims, ir.embedding, size),
+        layers=tuple(known[id(layer)] for layer in ir.layers),
+        final_norm=0 if ir.final_norm is None else pricer.price("norm", ir.final_norm).params,
+        head=pricer.price("head", ir.head),
+    )
+
+
+def count_parameters(ir: ModelIR, registry: Registry | None = None) -> int:
+    """The exact number of parameters of the model that `ir` describes."""
+    return model_cost(ir, registry).total
+
+
+@dataclass(frozen=True)
+class _Pricer:
+    """Asks primitives for their prices."""
+
+    registry: Registry
+    dims: Dims
+    element_bytes: int
+
+    def price(self, kind: Kind, node: PrimitiveIR) -> Cost:
+        """The price of one primitive."""
+        return primitive_of(self.registry, kind, node.type).cost(self.dims, node.params, self.element_bytes)
+
+    def layer(self, layer: LayerIR) -> LayerCost:
+        """The price of one layer."""
+        slots = primitive_of(self.registry, "residual", layer.residual.type).norm_slots
+        norms = () if slots is None else (self.price("norm", layer.norm),) * len(slots(layer.norm.position))
+        return LayerCost(
+            self.price("mixer", layer.mixer),
+            self.price("ffn", layer.ffn),
+            norms,
+            self.price("residual", layer.residual),
+        )

@@ -1,0 +1,235 @@
+"""From a valid spec to the complete IR: defaults filled, schedule expanded, everything resolved.
+
+The passes: reserved keys are taken out; overrides make variants of templates; the assembled schema completes the whole;
+each primitive resolves its parameters; the schedule becomes a list of layers.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from eulerstack.dsl.source import Spec, as_spec
+from eulerstack.errors import Diagnostic, Message, NormalizationError, msg
+from eulerstack.ir.defaults import complete
+from eulerstack.ir.lookup import primitive_of
+from eulerstack.ir.reserved import layers_path, take_out
+from eulerstack.ir.types import FrozenMapping, LayerIR, ModelIR, NormIR, PrimitiveIR
+from eulerstack.plugins.manager import Registry, get_registry
+from eulerstack.plugins.primitive import Kind
+from eulerstack.schema.assemble import assemble
+from eulerstack.schema.compatibility import check_compatibility
+from eulerstack.schema.overrides import applied
+from eulerstack.schema.validate import validate_structure
+
+Data = dict[str, Any]
+
+MODEL_WORDS = (
+    "name",
+    "d_model",
+    "vocab_size",
+    "max_seq_len",
+    "n_heads",
+    "n_kv_heads",
+    "head_dim",
+    "d_ff",
+    "norm_eps",
+    "residual_multiplier",
+    "initializer_range",
+    "dtype",
+    "family_hint",
+    "target_params",
+)
+MAX_D_FF = 2**24
+SEE_SIZES = "reference/errors.md#sizes"
+
+
+def normalize_to_ir(spec: Mapping[str, Any], registry: Registry | None = None, *, known_valid: bool = False) -> ModelIR:
+    """The IR of a spec: of a `Spec`, whose positions it keeps, or of a plain mapping.
+
+    Raises what validation raises, unless the spec is known to be valid; NormalizationError for what only the expansion
+    can see.
+    """
+    registry = get_registry() if registry is None else registry
+    read = as_spec(spec)
+    if not known_valid:
+        validate_structure(read, registry)
+        check_compatibility(read, registry)
+    return _Normalizer(read, registry).model_ir()
+
+
+@dataclass(frozen=True)
+class _Variant:
+    """A template as one or more schedule entries use it: with the same override."""
+
+    template: str
+    raw: Mapping[str, Any]
+
+
+class _Normalizer:
+    """One run over one spec."""
+
+    def __init__(self, spec: Spec, registry: Registry):
+        self.registry = registry
+        self.locate = spec.locate
+        given, self.reserved = take_out({key: value for key, value in spec.items() if key != "let"})
+        self.names = list(given["layer_templates"])
+        self.variants, self.entries = self._variants(given)
+        optional: Data = {
+            "training_hints": {},
+            "compatibility": {},
+            "tokenizer_contract": {},
+            "embedding": {},
+            "head": {},
+        }
+        templates = {name: variant.raw for name, variant in self.variants.items()}
+        try:
+            self.spec: Data = complete(
+                assemble(registry), {**optional, **given, "layer_templates": templates, "layer_schedule": self.entries}
+            )
+        except OverflowError:
+            raise self._error(
+                "",
+                msg("a number is too large for a double-precision float"),
+                msg("use numbers up to 1.0e+308"),
+            ) from None
+
+    def _error(self, path: str, what: Message, fix: Message) -> NormalizationError:
+        return NormalizationError(
+            [Diagnostic("NormalizationError", what, fix, SEE_SIZES, path, self.locate(path) if path else None)]
+        )
+
+    def _variants(self, given: Data) -> tuple[dict[str, _Variant], list[Data]]:
+        """The distinct templates after overrides under unique keys, and the schedule that names those keys."""
+        variants: dict[str, _Variant] = {}
+        keys: dict[tuple[str, str], str] = {}
+        entries = []
+        for entry in given["layer_schedule"]:
+            name, override = entry["template"], entry.get("override") or {}
+            key = keys.setdefault((name, json.dumps(override, sort_keys=True)), f"variant{len(keys)}")
+            if key not in variants:
+                raw = self._with_blocks(applied(given["layer_templates"][name], override, self.registry))
+                variants[key] = _Variant(name, raw)
+            entries.append({**{word: value for word, value in entry.items() if word != "override"}, "template": key})
+        return variants, entries
+
+    def _with_blocks(self, raw: Data) -> Data:
+        """Every parameter block that the chosen types have, empty where the spec leaves it out."""
+        kinds: dict[str, Kind] = {"mixer": "mixer", "ffn": "ffn", "norm": "norm", "residual": "residual"}
+        for word, kind in kinds.items():
+            name = raw[word].get("type")
+            if name is not None and primitive_of(self.registry, kind, name).schema is not None:
+                raw[word] = {**raw[word], name: raw[word].get(name, {})}
+        return raw
+
+    def model_ir(self) -> ModelIR:
+        """The whole model."""
+        model = self._model()
+        embedding = self._embedding(model)
+        context = {"model": model, "embedding": embedding}
+        head = self._primitive("head", self.spec["head"], context, "head")
+        tied = head.params.get("tie_weights", embedding["tie_word_embeddings"])
+        embedding["tie_word_embeddings"] = True if tied is None else tied
+        templates = {
+            key: self._layer(variant.template, self.spec["layer_templates"][key], context)
+            for key, variant in self.variants.items()
+        }
+        layers, extensions = self._expand(templates)
+        last = layers[-1].norm
+        return ModelIR(
+            schema_version=self.spec["schema_version"],
+            model=FrozenMapping(model),
+            tokenizer_contract=FrozenMapping(self.spec["tokenizer_contract"]),
+            embedding=FrozenMapping(embedding),
+            layers=layers,
+            final_norm=None if last.position == "post" else PrimitiveIR(last.type, last.params, last.location),
+            head=head,
+            training_hints=FrozenMapping(self.spec["training_hints"]),
+            compatibility=FrozenMapping(self.spec["compatibility"]),
+            extensions=FrozenMapping(extensions),
+            location=self.locate(""),
+        )
+
+    def _model(self) -> Data:
+        model = dict(self.spec["model"])
+        if model["n_kv_heads"] is None:
+            model["n_kv_heads"] = model["n_heads"]
+        if model["head_dim"] is None:
+            model["head_dim"] = model["d_model"] // model["n_heads"]
+        if model["d_ff"] is None:
+            width = model["mlp_ratio"] * model["d_model"]
+            if not 0.5 < width <= MAX_D_FF:
+                raise self._error(
+                    "model.mlp_ratio",
+                    msg("mlp_ratio * d_model gives a feed-forward width of {width}", width=width),
+                    msg(
+                        "choose mlp_ratio so that the width lies in 1..{limit}; usual ratios are 2 to 8", limit=MAX_D_FF
+                    ),
+                )
+            model["d_ff"] = round(width)
+        return {word: model[word] for word in MODEL_WORDS}
+
+    def _embedding(self, model: Data) -> Data:
+        given = self.spec["embedding"]
+        position = primitive_of(self.registry, "position", given["positional"], self.locate("embedding.positional"))
+        words = complete({"properties": position.inline}, {w: given[w] for w in position.inline if w in given})
+        shared = {word: given[word] for word in ("type", "positional", "tie_word_embeddings", "scale")}
+        return {**shared, **position.resolve(words, {"model": model, "embedding": {**shared, **words}})}
+
+    def _params(self, kind: Kind, given: Data, context: Data, path: str) -> FrozenMapping:
+        """The complete, resolved parameters of a primitive: its block's words and those beside `type` together."""
+        location = self.locate(path)
+        primitive = primitive_of(self.registry, kind, given["type"], location)
+        inline = complete({"properties": primitive.inline}, {w: given[w] for w in primitive.inline if w in given})
+        block = {} if primitive.schema is None else complete(primitive.schema, given.get(primitive.name, {}))
+        return FrozenMapping(primitive.resolve({**block, **inline}, context))
+
+    def _primitive(self, kind: Kind, given: Data, context: Data, path: str) -> PrimitiveIR:
+        return PrimitiveIR(given["type"], self._params(kind, given, context, path), self.locate(path))
+
+    def _layer(self, name: str, template: Data, context: Data) -> LayerIR:
+        path = f"layer_templates.{name}"
+        norm = template["norm"]
+        return LayerIR(
+            template=name,
+            mixer=self._primitive("mixer", template["mixer"], context, f"{path}.mixer"),
+            ffn=self._primitive("ffn", template["ffn"], context, f"{path}.ffn"),
+            norm=NormIR(
+                norm["type"],
+                self._params("norm", norm, context, f"{path}.norm"),
+                self.locate(f"{path}.norm"),
+                position=norm["position"],
+            ),
+            residual=self._primitive("residual", template["residual"], context, f"{path}.residual"),
+            location=self.locate(path),
+        )
+
+    def _expand(self, templates: Mapping[str, LayerIR]) -> tuple[tuple[LayerIR, ...], Data]:
+        """The layers of the schedule, and the reserved keys of what the model uses, entries named by their layers."""
+        layers: list[LayerIR] = []
+        extensions: Data = {}
+        for index, entry in enumerate(self.spec["layer_schedule"]):
+            first = len(layers)
+            layers += [templates[entry["template"]]] * entry["repeat"]
+            prefix = f"layer_schedule[{index}]."
+            extensions.update(
+                (layers_path(first, len(layers) - 1, path.removeprefix(prefix)), value)
+                for path, value in self.reserved.items()
+                if path.startswith(prefix)
+            )
+        unused = set(self.names) - {variant.template for variant in self.variants.values()}
+        extensions.update(
+            (path, value)
+            for path, value in self.reserved.items()
+            if not path.startswith("layer_schedule[") and self._template_of(path) not in unused
+        )
+        return tuple(layers), extensions
+
+    def _template_of(self, path: str) -> str | None:
+        """The template that a path leads into. Names may hold dots, so the longest that fits is the one."""
+        inside = path.removeprefix("layer_templates.")
+        if inside == path:
+            return None
+        return max((name for name in self.names if inside.startswith(f"{name}.")), key=len, default=None)

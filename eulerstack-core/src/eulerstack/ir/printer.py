@@ -1,0 +1,262 @@
+"""An IR back as data: a canonical spec, its text, and the JSON form that config.json holds.
+
+The spec is complete and canonical: equal IRs give equal text. Layers that came from one template with different
+overrides are one template and overrides again; equal neighbours in the schedule are one entry.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from itertools import groupby
+from typing import Any
+
+from eulerstack.ir.lookup import primitive_of
+from eulerstack.ir.normalizer import MODEL_WORDS
+from eulerstack.ir.reserved import parse_layers_path, put_back
+from eulerstack.ir.types import FrozenMapping, LayerIR, ModelIR, NormIR, PrimitiveIR, thaw
+from eulerstack.ir.yaml_text import yaml_text
+from eulerstack.plugins.manager import Registry, get_registry
+from eulerstack.plugins.primitive import Kind
+
+Data = dict[str, Any]
+
+SECTION_WORDS = {
+    "model": MODEL_WORDS,
+    "tokenizer_contract": ("type", "pretrained", "add_bos", "add_eos", "pad_token"),
+    "embedding": ("type", "positional", "tie_word_embeddings", "scale"),
+    "training_hints": ("dropout", "seed"),
+    "compatibility": ("compile_target",),
+}
+
+
+def print_ir(ir: ModelIR, registry: Registry | None = None) -> str:
+    """The canonical text of a model: a valid spec file whose IR is `ir`."""
+    return yaml_text(to_spec(ir, registry))
+
+
+def to_spec(ir: ModelIR, registry: Registry | None = None) -> Data:
+    """A complete spec whose normalisation is `ir`.
+
+    Layers under one template name that no override can tell apart, which no spec can give rise to, are given templates
+    of their own, with a number after the name.
+    """
+    registry = get_registry() if registry is None else registry
+    templates, uses = _templates(ir.layers, registry)
+    spec: Data = {"schema_version": ir.schema_version}
+    for section in ("model", "tokenizer_contract"):
+        spec[section] = _ordered(getattr(ir, section), SECTION_WORDS[section])
+    position = primitive_of(registry, "position", ir.embedding["positional"])
+    spec["embedding"] = _ordered(ir.embedding, (*SECTION_WORDS["embedding"], *position.inline))
+    spec["layer_templates"] = templates
+    spec["layer_schedule"] = _schedule(ir, uses)
+    spec["head"] = _primitive(registry, "head", ir.head)
+    for section in ("training_hints", "compatibility"):
+        spec[section] = _ordered(getattr(ir, section), SECTION_WORDS[section])
+    for path, value in sorted(ir.extensions.items()):
+        if parse_layers_path(path) is None:
+            put_back(spec, path, _sorted(value))
+    return spec
+
+
+def _sorted(value: Any) -> Any:
+    """Plain data with its keys in a canonical order: `type` first, then the alphabet."""
+    if isinstance(value, Mapping):
+        return {key: _sorted(value[key]) for key in sorted(value, key=lambda key: (key != "type", key))}
+    if isinstance(value, (list, tuple)):
+        return [_sorted(item) for item in value]
+    return value
+
+
+def _ordered(data: Mapping[str, Any], words: Iterable[str]) -> Data:
+    """Plain data with the known words in their order, the others after them."""
+    known = {word: _sorted(data[word]) for word in words if word in data}
+    return {**known, **{word: value for word, value in _sorted(data).items() if word not in known}}
+
+
+def _primitive(registry: Registry, kind: Kind, node: PrimitiveIR, **beside: Any) -> Data:
+    """A primitive as a spec writes it: the words beside `type`, then the block."""
+    primitive = primitive_of(registry, kind, node.type)
+    inline = [word for word in primitive.inline if word in node.params]
+    words = {word: _sorted(node.params[word]) for word in inline}
+    rest = {word: value for word, value in node.params.items() if word not in words}
+    if primitive.schema is None:
+        return {"type": node.type, **beside, **words, **_ordered(rest, ())}
+    return {"type": node.type, **beside, **words, node.type: _ordered(rest, primitive.schema.get("properties", {}))}
+
+
+def _template(registry: Registry, layer: LayerIR) -> Data:
+    return {
+        "mixer": _primitive(registry, "mixer", layer.mixer),
+        "ffn": _primitive(registry, "ffn", layer.ffn),
+        "norm": _primitive(registry, "norm", layer.norm, position=layer.norm.position),
+        "residual": _primitive(registry, "residual", layer.residual),
+    }
+
+
+def _templates(layers: Sequence[LayerIR], registry: Registry) -> tuple[Data, dict[LayerIR, tuple[str, Data]]]:
+    """The templates of a spec, and for each distinct layer its template's name and the override it needs."""
+    groups: dict[str, Counter[LayerIR]] = {}
+    last = layers[-1]
+    for layer, run in groupby(layers):
+        groups.setdefault(layer.template, Counter())[layer] += sum(1 for _ in run)
+    templates: Data = {}
+    uses: dict[LayerIR, tuple[str, Data]] = {}
+    for name, group in groups.items():
+        candidates = [layer for layer, _ in group.most_common()]
+        base, overrides = _best_base(candidates, last if last in group else None, registry)
+        templates[name] = _template(registry, base)
+        for layer in group:
+            if layer in overrides:
+                uses[layer] = (name, overrides[layer])
+    for layer in (layer for group in groups.values() for layer in group if layer not in uses):
+        number = 2
+        while (name := f"{layer.template}-{number}") in templates or name in groups:
+            number += 1
+        templates[name] = _template(registry, layer)
+        uses[layer] = (name, {})
+    return templates, uses
+
+
+def _best_base(layers: list[LayerIR], last: LayerIR | None, registry: Registry) -> tuple[LayerIR, dict[LayerIR, Data]]:
+    """The layer from which overrides reach most of the others, the earliest of equals, and those overrides.
+
+    `last` is the model's last layer: whether its norm is `post` decides about the final norm, a parameter, so that no
+    override may change it. A layer that differs from it there stands as a base with the last one's position.
+    """
+    best: tuple[LayerIR, dict[LayerIR, Data]] | None = None
+    for layer in layers:
+        base = layer
+        if last is not None and (base.norm.position == "post") != (last.norm.position == "post"):
+            base = replace(base, norm=replace(base.norm, position=last.norm.position))
+        reached = {each: override for each in layers if (override := _override(base, each, registry)) is not None}
+        if best is None or len(reached) > len(best[1]):
+            best = (base, reached)
+        if len(best[1]) == len(layers):
+            break
+    assert best is not None, "a template is only listed because a layer uses it"
+    return best
+
+
+def _override(base: LayerIR, layer: LayerIR, registry: Registry) -> Data | None:
+    """The override that turns `base` into `layer`: {} when they are equal, None when none does."""
+    override: Data = {}
+    for key, before, after, words in (
+        ("residual", base.residual, layer.residual, ("scaling",)),
+        ("attention", base.mixer, layer.mixer, ("window", "attn_drop") if base.mixer.type == "attention" else ()),
+        ("ffn", base.ffn, layer.ffn, ("activation",)),
+    ):
+        if before.type != after.type or set(before.params) != set(after.params):
+            return None
+        changed = {word: value for word, value in after.params.items() if before.params[word] != value}
+        if not set(changed) <= set(words):
+            return None
+        if changed:
+            override[key] = {word: changed[word] for word in words if word in changed}
+    norm = _norm_override(base.norm, layer.norm, registry)
+    if norm is None:
+        return None
+    return {**override, "norm": norm} if norm else override
+
+
+def _norm_override(base: NormIR, norm: NormIR, registry: Registry) -> Data | None:
+    position = {} if base.position == norm.position else {"position": norm.position}
+    if base.type == norm.type:
+        return position if base.params == norm.params else None
+    inline = primitive_of(registry, "norm", norm.type).inline
+    expected = {word: base.params.get(word, schema.get("default")) for word, schema in inline.items()}
+    return {"type": norm.type, **position} if FrozenMapping(expected) == norm.params else None
+
+
+def _schedule(ir: ModelIR, uses: Mapping[LayerIR, tuple[str, Data]]) -> list[Data]:
+    """The run-length coded schedule. Reserved keys of an entry keep its borders."""
+    borders: dict[int, list[tuple[int, str, Any]]] = {}
+    for path, value in sorted(ir.extensions.items()):
+        if (parsed := parse_layers_path(path)) is not None:
+            borders.setdefault(parsed[0], []).append((parsed[1], parsed[2], value))
+    entries: list[Data] = []
+    index = 0
+    while index < len(ir.layers):
+        layer, end = ir.layers[index], index + 1
+        marked = borders.get(index, [])
+        last = marked[0][0] if marked else len(ir.layers) - 1
+        while end <= last and end not in borders and ir.layers[end] == layer:
+            end += 1
+        name, override = uses[layer]
+        entry: Data = {"template": name, "repeat": end - index}
+        if override:
+            entry["override"] = thaw(override)
+        for _, rest, value in marked:
+            put_back(entry, rest, _sorted(value))
+        entries.append(entry)
+        index = end
+    return entries
+
+
+def to_data(ir: ModelIR) -> Data:
+    """The JSON form of a model: its distinct layers in `blocks`, and for each layer the index of its block."""
+    blocks: dict[LayerIR, int] = {}
+    indices: list[int] = []
+    for layer, run in groupby(ir.layers):
+        indices += [blocks.setdefault(layer, len(blocks))] * sum(1 for _ in run)
+    return {
+        "schema_version": ir.schema_version,
+        "model": thaw(ir.model),
+        "tokenizer_contract": thaw(ir.tokenizer_contract),
+        "embedding": thaw(ir.embedding),
+        "blocks": [_block(layer) for layer in blocks],
+        "layers": indices,
+        "final_norm": None if ir.final_norm is None else _node(ir.final_norm),
+        "head": _node(ir.head),
+        "training_hints": thaw(ir.training_hints),
+        "compatibility": thaw(ir.compatibility),
+        "extensions": thaw(ir.extensions),
+    }
+
+
+def _node(node: PrimitiveIR) -> Data:
+    return {"type": node.type, "params": thaw(node.params)}
+
+
+def _block(layer: LayerIR) -> Data:
+    return {
+        "template": layer.template,
+        "mixer": _node(layer.mixer),
+        "ffn": _node(layer.ffn),
+        "norm": {"type": layer.norm.type, "position": layer.norm.position, "params": thaw(layer.norm.params)},
+        "residual": _node(layer.residual),
+    }
+
+
+def from_data(data: Mapping[str, Any]) -> ModelIR:
+    """The model that `to_data` gave this JSON form of; it has no locations."""
+    blocks = [
+        LayerIR(
+            template=block["template"],
+            mixer=_read_node(block["mixer"]),
+            ffn=_read_node(block["ffn"]),
+            norm=NormIR(
+                block["norm"]["type"], FrozenMapping(block["norm"]["params"]), position=block["norm"]["position"]
+            ),
+            residual=_read_node(block["residual"]),
+        )
+        for block in data["blocks"]
+    ]
+    final_norm = data["final_norm"]
+    return ModelIR(
+        schema_version=data["schema_version"],
+        model=FrozenMapping(data["model"]),
+        tokenizer_contract=FrozenMapping(data["tokenizer_contract"]),
+        embedding=FrozenMapping(data["embedding"]),
+        layers=tuple(blocks[index] for index in data["layers"]),
+        final_norm=None if final_norm is None else _read_node(final_norm),
+        head=_read_node(data["head"]),
+        training_hints=FrozenMapping(data["training_hints"]),
+        compatibility=FrozenMapping(data["compatibility"]),
+        extensions=FrozenMapping(data["extensions"]),
+    )
+
+
+def _read_node(data: Mapping[str, Any]) -> PrimitiveIR:
+    return PrimitiveIR(data["type"], FrozenMapping(data["params"]))

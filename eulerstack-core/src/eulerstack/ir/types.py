@@ -1,0 +1,114 @@
+"""The intermediate representation: a complete, frozen, comparable description of one model.
+
+No default is left out and nothing refers to anything else: every layer of the stack holds its own mixer, ffn, norm and
+residual. Locations are carried along but take no part in comparison.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from eulerstack.errors import Location
+
+
+class FrozenMapping(Mapping[str, Any]):
+    """An immutable, hashable mapping of JSON values; nested mappings and lists are frozen on the way in."""
+
+    __slots__ = ("_data", "_hash")
+
+    def __init__(self, data: Mapping[str, Any] | None = None):
+        self._data = {key: freeze(value) for key, value in (data or {}).items()}
+        self._hash: int | None = None
+
+    def __getitem__(self, key: str) -> Any:
+        return self._data[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._data)
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def __hash__(self) -> int:
+        if self._hash is None:
+            self._hash = hash(frozenset(self._data.items()))
+        return self._hash
+
+    def __repr__(self) -> str:
+        return f"FrozenMapping({self._data!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return FrozenMapping, (self._data,)
+
+
+def freeze(value: Any) -> Any:
+    """`value` with every mapping and list in it made immutable."""
+    if isinstance(value, FrozenMapping):
+        return value
+    if isinstance(value, Mapping):
+        return FrozenMapping(value)
+    if isinstance(value, (list, tuple)):
+        return tuple(freeze(item) for item in value)
+    return value
+
+
+def thaw(value: Any) -> Any:
+    """The plain dicts and lists of a frozen value, ready for JSON."""
+    if isinstance(value, Mapping):
+        return {key: thaw(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [thaw(item) for item in value]
+    return value
+
+
+@dataclass(frozen=True)
+class PrimitiveIR:
+    """A primitive in its place: its type and every one of its parameters (block and inline ones together)."""
+
+    type: str
+    params: FrozenMapping
+    location: Location | None = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True)
+class NormIR(PrimitiveIR):
+    """A norm and where it stands: "pre", "post", "sandwich" or "output"."""
+
+    position: str = "pre"
+
+
+@dataclass(frozen=True)
+class LayerIR:
+    """One decoder layer. `template` is the name of the template it came from."""
+
+    template: str
+    mixer: PrimitiveIR
+    ffn: PrimitiveIR
+    norm: NormIR
+    residual: PrimitiveIR
+    location: Location | None = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True)
+class ModelIR:
+    """A whole model.
+
+    `model` holds the sizes under their YAML names, complete: name, d_model, vocab_size, max_seq_len, n_heads,
+    n_kv_heads, head_dim, d_ff, norm_eps, residual_multiplier, initializer_range, dtype, family_hint, target_params.
+    `embedding` holds type, positional and its own words, tie_word_embeddings (agreed with the head's) and scale.
+    `extensions` maps the dotted path of each reserved-namespace key to its value.
+    """
+
+    schema_version: int
+    model: FrozenMapping
+    tokenizer_contract: FrozenMapping
+    embedding: FrozenMapping
+    layers: tuple[LayerIR, ...]
+    final_norm: PrimitiveIR | None
+    head: PrimitiveIR
+    training_hints: FrozenMapping
+    compatibility: FrozenMapping
+    extensions: FrozenMapping
+    location: Location | None = field(default=None, compare=False, repr=False)
