@@ -1,0 +1,143 @@
+"""Cache layers: what a mixer keeps between forward calls.
+
+Attention uses the stock layers of transformers. Every other mixer keeps named tensors in a `StateLayer`. Layer types
+are global names in transformers, so ours begin with `eulerstack_`.
+"""
+
+from typing import Any
+
+import torch
+from transformers.cache_utils import (
+    DYNAMIC_LAYER_TYPE_MAPPING,
+    STATIC_LAYER_TYPE_MAPPING,
+    CacheLayerMixin,
+    DynamicSlidingWindowLayer,
+    LinearAttentionLayer,
+    StaticSlidingWindowLayer,
+)
+
+STATE_LAYER_TYPE = "eulerstack_state"
+SLIDING_LAYER_PREFIX = "eulerstack_sliding_"
+
+
+class StateLayer(LinearAttentionLayer, CacheLayerMixin):
+    """Named states of fixed size, and the number of tokens they have seen.
+
+    Shapes: any, as long as dimension 0 is the batch.
+    """
+
+    _layer_type = STATE_LAYER_TYPE
+    is_compileable = True
+    is_croppable = False
+    is_sliding = False
+
+    def __init__(self, **kwargs: Any):
+        CacheLayerMixin.__init__(self)
+        LinearAttentionLayer.__init__(self, number_of_states=1)
+        self.slots: dict[str, torch.Tensor] = {}
+        # A tensor, because a Python integer would recompile the model at every step.
+        self.seen_tokens: torch.Tensor | None = None
+
+    def get(self, name: str) -> torch.Tensor | None:
+        """The state called `name`, or None before the first token."""
+        return self.slots[name] if self.has_previous_state[0] else None
+
+    def put(self, name: str, state: torch.Tensor) -> None:
+        """Stores `state`; in place when possible, so that its address stays the same for compiled decoding."""
+        current = self.slots.get(name)
+        if current is not None and current.shape == state.shape and not state.requires_grad:
+            current.copy_(state)
+            return
+        # A state that carries a gradient is kept as it is; otherwise the cache owns a copy.
+        self.slots[name] = state if state.requires_grad else state.clone()
+        if not torch.compiler.is_compiling() and not state.requires_grad:
+            torch._dynamo.mark_static_address(self.slots[name])
+
+    def advance(self, num_tokens: int) -> None:
+        """Counts `num_tokens` more tokens; called once at the end of a mixer's forward."""
+        self.has_previous_state[0] = True
+        if self.seen_tokens is None:
+            device = next(iter(self.slots.values())).device
+            self.seen_tokens = torch.zeros(1, dtype=torch.long, device=device)
+            if not torch.compiler.is_compiling():
+                torch._dynamo.mark_static_address(self.seen_tokens)
+        self.seen_tokens.add_(num_tokens)
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes held at present, for the whole batch."""
+        return sum(state.numel() * state.element_size() for state in self.slots.values())
+
+    def get_seq_length(self) -> Any:
+        return 0 if self.seen_tokens is None else self.seen_tokens
+
+    def get_mask_sizes(self, query_length: int) -> tuple[Any, int]:
+        return self.get_seq_length() + query_length, 0
+
+    def get_max_length(self) -> int:
+        return -1
+
+    def lazy_initialization(self, *args: Any, **kwargs: Any) -> None:
+        raise NotImplementedError("a StateLayer is filled by `put`")
+
+    def update(self, *args: Any, **kwargs: Any) -> Any:
+        raise NotImplementedError("a StateLayer holds states, not keys and values: use `get`, `put` and `advance`")
+
+    def crop(self, tokens_to_remove: int) -> None:
+        raise RuntimeError("a recurrent state can't be rolled back, so this model can't be used for assisted decoding")
+
+    def reset(self) -> None:
+        for state in self.slots.values():
+            state.zero_()
+        self.has_previous_state[0] = False
+        if self.seen_tokens is not None:
+            self.seen_tokens.zero_()
+
+    def _replace(self, function: Any) -> None:
+        self.slots = {name: function(state) for name, state in self.slots.items()}
+
+    def offload(self) -> None:
+        self._replace(lambda state: state.to("cpu", non_blocking=True))
+
+    def prefetch(self) -> None:
+        if self.seen_tokens is not None:
+            device = self.seen_tokens.device
+            self._replace(lambda state: state.to(device, non_blocking=True))
+
+    def reorder_cache(self, beam_idx: torch.LongTensor) -> None:
+        self._replace(lambda state: state.index_select(0, beam_idx.to(state.device)))
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        self._replace(lambda state: state.repeat_interleave(repeats, dim=0))
+
+    def batch_select_indices(self, indices: torch.Tensor) -> None:
+        self._replace(lambda state: state[indices])
+
+
+STATIC_LAYER_TYPE_MAPPING[STATE_LAYER_TYPE] = StateLayer
+
+
+def sliding_layer_window(layer_type: str, sliding_window: int | None) -> int | None:
+    """The window in tokens (the current one included) of a layer type; None when it sees everything.
+
+    transformers knows one window a model, `sliding_window`; a layer with another one has the type
+    `eulerstack_sliding_<window>`.
+    """
+    if layer_type == "sliding_attention":
+        return sliding_window
+    if layer_type.startswith(SLIDING_LAYER_PREFIX):
+        return int(layer_type.removeprefix(SLIDING_LAYER_PREFIX))
+    return None
+
+
+def register_sliding_layer(layer_type: str) -> None:
+    """Teaches transformers' caches a layer type `eulerstack_sliding_<window>`; other types are left alone."""
+    if not layer_type.startswith(SLIDING_LAYER_PREFIX):
+        return
+    window = sliding_layer_window(layer_type, None)
+    DYNAMIC_LAYER_TYPE_MAPPING[layer_type] = lambda **kwargs: DynamicSlidingWindowLayer(
+        **{**kwargs, "sliding_window": window}
+    )
+    STATIC_LAYER_TYPE_MAPPING[layer_type] = lambda **kwargs: StaticSlidingWindowLayer(
+        **{**kwargs, "sliding_window": window}
+    )

@@ -1,0 +1,77 @@
+"""`EulerStackConfig`: the IR as JSON, beside the names that the ecosystem reads."""
+
+from typing import Any, ClassVar
+
+from huggingface_hub.dataclasses import strict
+from transformers import PreTrainedConfig
+
+from eulerstack.hf.cache import register_sliding_layer
+from eulerstack.hf.ecosystem import FREE_FIELDS, ecosystem_fields
+
+
+@strict
+class EulerStackConfig(PreTrainedConfig):
+    """Configuration of a compiled spec.
+
+    `architecture` is the complete IR and the only thing the model is built from; every other field repeats a part of it
+    under the name that other tools expect. `layer_types` names each layer's cache and mask, `tensor_parallel_plan` how
+    its matrices may be split. `v1_extensions` holds what the spec said in reserved namespaces.
+
+    Errors: ValueError when a repeated field was changed so that it contradicts `architecture`.
+    """
+
+    model_type = "eulerstack"
+    keys_to_ignore_at_inference = ["past_key_values"]
+    attribute_map = {"n_layers": "num_hidden_layers"}
+    base_model_pp_plan: ClassVar[dict[str, Any] | None] = {
+        "embed_tokens": (["input_ids"], ["inputs_embeds"]),
+        "layers": (["hidden_states", "attention_mask"], ["hidden_states"]),
+        "norm": (["hidden_states"], ["hidden_states"]),
+    }
+
+    architecture: dict | None = None
+    vocab_size: int | None = None
+    hidden_size: int | None = None
+    intermediate_size: int | None = None
+    num_hidden_layers: int | None = None
+    num_attention_heads: int | None = None
+    num_key_value_heads: int | None = None
+    head_dim: int | None = None
+    max_position_embeddings: int | None = None
+    initializer_range: float = 0.02
+    rms_norm_eps: float | None = None
+    hidden_act: str | None = None
+    attention_dropout: float = 0.0
+    layer_types: list[str] | None = None
+    sliding_window: int | None = None
+    use_cache: bool = True
+    bos_token_id: int | None = None
+    eos_token_id: int | list[int] | None = None
+    pad_token_id: int | None = None
+    tie_word_embeddings: bool = True
+    tensor_parallel_plan: dict | None = None
+    v1_extensions: dict | None = None
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        for layer_type in set(self.layer_types or ()):
+            register_sliding_layer(layer_type)
+        # transformers reads the plan under this name, and never writes it to config.json.
+        self.base_model_tp_plan = self.tensor_parallel_plan
+        super().__post_init__(**kwargs)
+
+    def validate_layer_type(self) -> None:
+        """Replaces transformers' check, which knows only its own layer types."""
+        if self.layer_types is not None and len(self.layer_types) != self.num_hidden_layers:
+            raise ValueError(f"{len(self.layer_types)} layer_types for {self.num_hidden_layers} layers")
+
+    def verify(self) -> None:
+        """Raises a ValueError when a field disagrees with `architecture`, so that no override is silently ignored."""
+        if self.architecture is None:
+            raise ValueError("this config has no `architecture`; compile a spec to get one")
+        for name, expected in ecosystem_fields(self.architecture).items():
+            actual = getattr(self, name, None)
+            if name not in FREE_FIELDS and actual != expected:
+                raise ValueError(
+                    f"config.{name} is {actual!r}, but the architecture says {expected!r}: "
+                    "change spec.yml and compile it again"
+                )

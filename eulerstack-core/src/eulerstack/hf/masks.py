@@ -1,0 +1,98 @@
+"""One mask for each distinct kind of layer, built once a forward pass."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from transformers.masking_utils import create_causal_mask, create_sliding_window_causal_mask
+
+from eulerstack.hf.cache import STATE_LAYER_TYPE, sliding_layer_window
+
+
+class WindowedConfig:
+    """A config in which `sliding_window` has another value."""
+
+    def __init__(self, config: Any, sliding_window: int | None):
+        self.config = config
+        self.sliding_window = sliding_window
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.config, name)
+
+
+def create_masks(
+    config: Any,
+    inputs_embeds: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    past_key_values: Any = None,
+    position_ids: torch.Tensor | None = None,
+    attention_bias: Callable[..., torch.Tensor] | None = None,
+) -> dict[str, Any]:
+    """Masks by layer type.
+
+    Shapes: inputs_embeds (batch, time, d_model); attention_mask (batch, past + time) of 0 and 1, or None.
+    `attention_bias` (config, query indices, key indices) -> (n_heads, time, context) is added to the scores' mask.
+    Attention layers get what the chosen attention implementation takes (None where it needs no mask); state layers get
+    (batch, time) of 0 and 1, or None when nothing is padding.
+    """
+    masks: dict[str, Any] = {}
+    for layer_idx, layer_type in enumerate(config.layer_types):
+        if layer_type in masks:
+            continue
+        if layer_type == STATE_LAYER_TYPE:
+            masks[layer_type] = state_mask(inputs_embeds, attention_mask)
+        else:
+            masks[layer_type] = attention_layer_mask(
+                config,
+                layer_idx,
+                layer_type,
+                inputs_embeds,
+                attention_mask,
+                past_key_values,
+                position_ids,
+                attention_bias,
+            )
+    return masks
+
+
+def state_mask(inputs_embeds: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor | None:
+    """The part of a padding mask that belongs to the present tokens, (batch, time)."""
+    if attention_mask is None or attention_mask.ndim != 2:
+        return None
+    return attention_mask[:, -inputs_embeds.shape[1] :]
+
+
+def attention_layer_mask(
+    config: Any,
+    layer_idx: int,
+    layer_type: str,
+    inputs_embeds: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    past_key_values: Any,
+    position_ids: torch.Tensor | None,
+    attention_bias: Callable[..., torch.Tensor] | None,
+) -> Any:
+    """The mask of attention layer `layer_idx`, with the position's bias added where there is one."""
+    window = sliding_layer_window(layer_type, config.sliding_window)
+    arguments = (inputs_embeds, attention_mask, past_key_values, position_ids)
+    if window is None:
+        mask = create_causal_mask(config, *arguments, layer_idx=layer_idx, allow_is_causal_skip=attention_bias is None)
+    else:
+        mask = create_sliding_window_causal_mask(
+            WindowedConfig(config, window), *arguments, layer_idx=layer_idx, allow_is_causal_skip=attention_bias is None
+        )
+    if attention_bias is None or mask is None:
+        return mask
+    offset, first = 0, 0
+    if past_key_values is not None:
+        _, offset = past_key_values.get_mask_sizes(inputs_embeds.shape[1], layer_idx)
+        first = past_key_values.get_seq_length(layer_idx)
+    device = inputs_embeds.device
+    queries = torch.arange(inputs_embeds.shape[1], device=device) + first
+    keys = torch.arange(mask.shape[-1], device=device) + offset
+    dtype = inputs_embeds.dtype
+    bias = attention_bias(config, queries, keys)[None].to(dtype)
+    if mask.dtype == torch.bool:
+        # The lowest finite number, because a row of -inf (padding) would become NaN.
+        return bias.masked_fill(~mask, torch.finfo(dtype).min)
+    return bias + mask

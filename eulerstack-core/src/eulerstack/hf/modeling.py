@@ -1,0 +1,280 @@
+"""The decoder that a spec describes: embedding, stages, final norm, head.
+
+Every layer is put together from primitives: a mixer, a feed-forward block, norms, and the residual rule that joins
+them.
+
+Shapes: input_ids (batch, time) -> hidden states (batch, time, d_model) -> logits (batch, time, vocab_size)
+"""
+
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import GenerationMixin, PreTrainedModel
+from transformers.cache_utils import Cache, DynamicCache
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
+from transformers.utils import can_return_tuple
+from transformers.utils.generic import merge_with_config_defaults
+from transformers.utils.output_capturing import OutputRecorder, capture_outputs
+
+from eulerstack.hf.attention_base import AttentionBase
+from eulerstack.hf.configuration import EulerStackConfig
+from eulerstack.hf.masks import create_masks
+from eulerstack.hf.primitives import primitive_class
+
+
+class ScaledEmbedding(nn.Embedding):
+    """A token embedding whose output is multiplied by a constant, rounded to the weights' dtype first."""
+
+    def __init__(self, num_embeddings: int, embedding_dim: int, padding_idx: int | None, scale: float):
+        super().__init__(num_embeddings, embedding_dim, padding_idx)
+        self.scale = scale
+
+    def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
+        embedded = super().forward(input_ids)
+        if self.scale == 1.0:
+            return embedded
+        return embedded * torch.tensor(self.scale, dtype=embedded.dtype, device=embedded.device)
+
+
+class EulerStackDecoderLayer(GradientCheckpointingLayer):
+    """One layer. `block` is its part of the architecture."""
+
+    def __init__(self, config: Any, block: dict[str, Any], layer_idx: int):
+        super().__init__()
+        mixer, ffn, norm, residual = block["mixer"], block["ffn"], block["norm"], block["residual"]
+        self.mixer = primitive_class("mixer", mixer["type"])(config, mixer["params"], layer_idx)
+        self.ffn = primitive_class("ffn", ffn["type"])(config, ffn["params"])
+        self.residual = primitive_class("residual", residual["type"])(config, residual["params"], norm["position"])
+        for slot in self.residual.norm_slots(norm["position"]):
+            self.add_module(slot, primitive_class("norm", norm["type"])(config.hidden_size, norm["params"]))
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        attention_mask: Any = None,
+        position_embeddings: tuple[torch.Tensor, torch.Tensor] | None = None,
+        past_key_values: Cache | None = None,
+        **kwargs: Any,
+    ) -> torch.Tensor:
+        def mixer(branch: torch.Tensor) -> torch.Tensor:
+            output = self.mixer(
+                branch,
+                position_embeddings=position_embeddings,
+                attention_mask=attention_mask,
+                past_key_values=past_key_values,
+                **kwargs,
+            )
+            # Attention returns its weights too.
+            return output[0] if isinstance(output, tuple) else output
+
+        return self.residual(self, hidden_states, mixer)
+
+
+class EulerStackPreTrainedModel(PreTrainedModel):
+    """What every EulerStack model tells transformers about itself."""
+
+    config: EulerStackConfig
+    base_model_prefix = "model"
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["EulerStackDecoderLayer"]
+    _skip_keys_device_placement = ["past_key_values"]
+    _supports_flash_attn = True
+    _supports_sdpa = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _can_compile_fullgraph = True
+    _can_record_outputs = {
+        "hidden_states": EulerStackDecoderLayer,
+        "attentions": OutputRecorder(AttentionBase, index=1),
+    }
+
+    def __init__(self, config: Any, *args: Any, **kwargs: Any):
+        config.verify()
+        blocks = config.architecture["blocks"]
+        position = primitive_class("position", config.architecture["embedding"]["positional"])
+        if position.attention_bias is not None:
+            # A bias of its own for every head is an additive mask, which only eager and sdpa take.
+            self._supports_flash_attn = self._supports_flex_attn = self._supports_attention_backend = False
+        if any(block["mixer"]["params"].get("softcap") is not None for block in blocks):
+            self._supports_sdpa = False
+        super().__init__(config, *args, **kwargs)
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        # A module with parameters that transformers doesn't know fills them itself, by `initialize`.
+        if hasattr(module, "initialize"):
+            module.initialize(self.config.initializer_range)
+        else:
+            super()._init_weights(module)
+
+
+class EulerStackModel(EulerStackPreTrainedModel):
+    """The stack without its head."""
+
+    def __init__(self, config: Any):
+        super().__init__(config)
+        architecture = config.architecture
+        embedding = architecture["embedding"]
+        blocks = [architecture["blocks"][index] for index in architecture["layers"]]
+        scale = config.hidden_size**0.5 if embedding["scale"] == "sqrt_d_model" else embedding["scale"]
+        self.embed_tokens = ScaledEmbedding(config.vocab_size, config.hidden_size, config.pad_token_id, scale)
+        position = primitive_class("position", embedding["positional"])
+        self.position = position(config) if position.additive else None
+        self.attention_bias = position.attention_bias
+        self.dropout = nn.Dropout(architecture["training_hints"]["dropout"])
+        self.layers = nn.ModuleList(
+            [EulerStackDecoderLayer(config, block, layer_idx) for layer_idx, block in enumerate(blocks)]
+        )
+        final_norm = architecture["final_norm"]
+        self.norm = (
+            nn.Identity()
+            if final_norm is None
+            else primitive_class("norm", final_norm["type"])(config.hidden_size, final_norm["params"])
+        )
+        # Layers that rotate alike share one table of cosines and sines.
+        ropes: list[Any] = []
+        self.rope_of_layer: list[int | None] = []
+        self.layer_types = list(config.layer_types)
+        for block in blocks:
+            rope = block["mixer"]["params"].get("rope") or None
+            if rope is not None and rope not in ropes:
+                ropes.append(rope)
+            self.rope_of_layer.append(None if rope is None else ropes.index(rope))
+        self.rotary_embs = nn.ModuleList([primitive_class("position", "rope")(config, rope) for rope in ropes])
+        self.gradient_checkpointing = False
+        self.post_init()
+
+    @merge_with_config_defaults
+    @capture_outputs
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | dict[str, Any] | None = None,
+        position_ids: torch.LongTensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        use_cache: bool | None = None,
+        **kwargs: Any,
+    ) -> BaseModelOutputWithPast:
+        """Hidden states after the final norm, (batch, time, d_model).
+
+        `attention_mask` is (batch, past + time) of 0 and 1, or masks by layer type as `create_masks` makes them.
+        Without `position_ids` positions count the tokens that are not padding.
+        """
+        if (input_ids is None) ^ (inputs_embeds is not None):
+            raise ValueError("You must specify exactly one of input_ids or inputs_embeds")
+        if inputs_embeds is None:
+            inputs_embeds = self.embed_tokens(input_ids)
+        if use_cache and past_key_values is None:
+            past_key_values = DynamicCache(config=self.config)
+        if position_ids is None:
+            position_ids = self.default_positions(inputs_embeds, attention_mask, past_key_values)
+        if isinstance(attention_mask, dict):
+            masks = attention_mask
+        else:
+            masks = create_masks(
+                self.config, inputs_embeds, attention_mask, past_key_values, position_ids, self.attention_bias
+            )
+
+        hidden_states = inputs_embeds
+        if self.position is not None:
+            hidden_states = hidden_states + self.position(position_ids)
+        hidden_states = self.dropout(hidden_states)
+        rotations = [rotary(hidden_states, position_ids) for rotary in self.rotary_embs]
+        for layer, layer_type, rope in zip(self.layers, self.layer_types, self.rope_of_layer, strict=True):
+            hidden_states = layer(
+                hidden_states,
+                attention_mask=masks[layer_type],
+                position_embeddings=None if rope is None else rotations[rope],
+                past_key_values=past_key_values,
+                position_ids=position_ids,
+                use_cache=use_cache,
+                **kwargs,
+            )
+        return BaseModelOutputWithPast(last_hidden_state=self.norm(hidden_states), past_key_values=past_key_values)
+
+    @staticmethod
+    def default_positions(
+        inputs_embeds: torch.Tensor, attention_mask: Any, past_key_values: Cache | None
+    ) -> torch.Tensor:
+        """Positions of the present tokens, (batch or 1, time); padding does not count."""
+        time = inputs_embeds.shape[1]
+        if isinstance(attention_mask, torch.Tensor) and attention_mask.ndim == 2:
+            return (attention_mask.long().cumsum(-1) - 1).clamp(min=0)[:, -time:]
+        past = past_key_values.get_seq_length() if past_key_values is not None else 0
+        return (torch.arange(time, device=inputs_embeds.device) + past).unsqueeze(0)
+
+
+class EulerStackForCausalLM(EulerStackPreTrainedModel, GenerationMixin):
+    """The stack with a language-model head."""
+
+    _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}
+    _tp_plan = {"lm_head": "colwise_gather_output"}
+    _pp_plan = {"lm_head": (["hidden_states"], ["logits"])}
+    _fsdp_plan = {"lm_head": "keep_full_weight"}
+
+    def __init__(self, config: Any):
+        super().__init__(config)
+        self.model = EulerStackModel(config)
+        self.vocab_size = config.vocab_size
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        head = config.architecture["head"]
+        self.head = primitive_class("head", head["type"])(config, head["params"])
+        self.post_init()
+
+    def create_masks_for_generate(
+        self,
+        config: EulerStackConfig,
+        inputs_embeds: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        past_key_values: Cache | None,
+        position_ids: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """Masks by layer type, made by `generate` outside the compiled step."""
+        return create_masks(
+            config, inputs_embeds, attention_mask, past_key_values, position_ids, self.model.attention_bias
+        )
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | dict[str, Any] | None = None,
+        position_ids: torch.LongTensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        labels: torch.LongTensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        **kwargs: Any,
+    ) -> CausalLMOutputWithPast:
+        """Logits (batch, kept, vocab_size) and, with `labels` (batch, time; -100 is ignored), the next-token loss.
+
+        `logits_to_keep` is a number of last positions (0: all) or the positions themselves; `num_items_in_batch` in
+        `kwargs` makes the loss a sum over that many tokens, for gradient accumulation.
+        """
+        outputs = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            use_cache=use_cache,
+            **kwargs,
+        )
+        hidden_states = outputs.last_hidden_state
+        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        logits = self.head(hidden_states[:, kept, :], self.lm_head)
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
+        return CausalLMOutputWithPast(
+            loss=loss,
+            logits=logits,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )

@@ -1,0 +1,305 @@
+"""A compiled directory: self-contained, offline, the same numbers, only what the spec uses."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoModelForCausalLM
+
+import eulerstack as es
+from eulerstack.errors import CompileError
+from tests.model.specs import changed, enliven, tiny_spec
+from tests.model.variants import ATTENTION, NORM, RESIDUAL, VARIANTS
+
+OFFLINE_LOAD = Path(__file__).with_name("offline_load.py")
+PYTHON_OF_OLDEST = os.environ.get("EULERSTACK_OLDEST_PYTHON")
+
+
+def offline(directory: Path, tmp_path: Path, again: bool = False, python: str = sys.executable) -> dict:
+    """What a process without eulerstack computes from a directory."""
+    results = tmp_path / "results.pt"
+    arguments = [python, str(OFFLINE_LOAD), str(directory), str(results), *([str(tmp_path / "again")] if again else [])]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(tmp_path / "modules")}
+    done = subprocess.run(arguments, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    return torch.load(results)
+
+
+def lively_directory(spec: dict, directory: Path) -> torch.nn.Module:
+    """Compiles `spec`, then shifts every stored weight, so that nothing can hide behind initial values."""
+    ir = es.normalize_to_ir(spec)
+    es.compile_to_directory(ir, directory)
+    model = es.compile_to_hf_model(ir)
+    enliven(model)
+    stored = load_file(directory / "model.safetensors")
+    state = model.state_dict()
+    save_file({name: state[name].clone() for name in stored}, directory / "model.safetensors", {"format": "pt"})
+    return model
+
+
+@pytest.mark.parametrize("name", ["plain", "mixed_windows", "alibi_window", "learned", "parallel_sandwich", "softcap"])
+def test_a_directory_loads_without_eulerstack_and_gives_the_same_numbers(name: str, tmp_path: Path) -> None:
+    model = lively_directory(VARIANTS[name], tmp_path / "model")
+    ids = torch.arange(24).reshape(2, 12) % model.config.vocab_size
+    found = offline(tmp_path / "model", tmp_path, again=True)
+    with torch.no_grad():
+        assert torch.equal(found["logits"], model(ids).logits)
+        assert torch.equal(found["hidden"], model.model(ids).last_hidden_state)
+    assert torch.equal(found["generated"], model.generate(ids, max_new_tokens=8, do_sample=False, pad_token_id=0))
+
+
+@pytest.mark.skipif(
+    PYTHON_OF_OLDEST is None, reason="EULERSTACK_OLDEST_PYTHON names no interpreter; tox -e oldest does"
+)
+@pytest.mark.parametrize("name", ["plain", "mixed_windows", "alibi_window", "learned", "parallel_sandwich", "softcap"])
+def test_a_directory_generates_the_same_tokens_on_the_oldest_transformers(name: str, tmp_path: Path) -> None:
+    model = lively_directory(VARIANTS[name], tmp_path / "model")
+    ids = torch.arange(24).reshape(2, 12) % model.config.vocab_size
+    found = offline(tmp_path / "model", tmp_path, again=True, python=PYTHON_OF_OLDEST)
+    with torch.no_grad():
+        assert (found["logits"] - model(ids).logits).abs().max() < 1e-5
+    assert torch.equal(found["generated"], model.generate(ids, max_new_tokens=8, do_sample=False, pad_token_id=0))
+
+
+def test_a_model_saved_from_memory_loads_without_eulerstack(tmp_path: Path) -> None:
+    model = es.compile_to_hf_model(es.normalize_to_ir(tiny_spec()))
+    enliven(model)
+    model.save_pretrained(tmp_path / "model")
+    found = offline(tmp_path / "model", tmp_path)
+    ids = torch.arange(24).reshape(2, 12) % model.config.vocab_size
+    with torch.no_grad():
+        assert torch.equal(found["logits"], model(ids).logits)
+
+
+def test_memory_and_directory_hold_the_same_weights_in_the_declared_dtype(tmp_path: Path) -> None:
+    for dtype in ("float32", "bfloat16", "float16"):
+        ir = es.normalize_to_ir(changed(tiny_spec(), {"model.dtype": dtype}))
+        es.compile_to_directory(ir, tmp_path / dtype, seed=3)
+        state = es.compile_to_hf_model(ir, seed=3).state_dict()
+        stored = load_file(tmp_path / dtype / "model.safetensors")
+        assert all(
+            torch.equal(tensor, state[name]) and str(tensor.dtype) == f"torch.{dtype}"
+            for name, tensor in stored.items()
+        )
+        assert set(state) - set(stored) == {"lm_head.weight"}
+        assert AutoModelForCausalLM.from_pretrained(tmp_path / dtype, trust_remote_code=True).dtype == getattr(
+            torch, dtype
+        )
+
+
+def digests(directory: Path) -> dict[str, str]:
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(directory.iterdir())}
+
+
+def test_the_same_spec_and_seed_give_the_same_bytes_whatever_the_threads(tmp_path: Path) -> None:
+    ir = es.normalize_to_ir(tiny_spec())
+    es.compile_to_directory(ir, tmp_path / "one", seed=5)
+    torch.manual_seed(99)
+    torch.set_num_threads(2)
+    try:
+        es.compile_to_directory(ir, tmp_path / "two", seed=5)
+    finally:
+        torch.set_num_threads(1)
+    assert digests(tmp_path / "one") == digests(tmp_path / "two")
+    es.compile_to_directory(ir, tmp_path / "three", seed=6)
+    assert digests(tmp_path / "one")["model.safetensors"] != digests(tmp_path / "three")["model.safetensors"]
+
+
+def test_compiling_leaves_the_callers_random_state_alone() -> None:
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    torch.manual_seed(1)
+    es.compile_to_hf_model(es.normalize_to_ir(tiny_spec()))
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_weights_of_other_layers_stay_when_one_layer_changes() -> None:
+    wide = tiny_spec()
+    wide["layer_templates"]["biased"] = {
+        "mixer": {"type": "attention", "attention": {"qkv_bias": True}},
+        "ffn": {"type": "mlp"},
+    }
+    wide["layer_schedule"] = [{"template": "decoder"}, {"template": "biased"}, {"template": "decoder"}]
+    before = es.compile_to_hf_model(es.normalize_to_ir(tiny_spec())).state_dict()
+    after = es.compile_to_hf_model(es.normalize_to_ir(wide)).state_dict()
+    same = [name for name in before if not name.startswith("model.layers.1.")]
+    assert all(torch.equal(before[name], after[name]) for name in same)
+
+
+def test_provenance_lists_the_digest_of_every_other_file(tmp_path: Path) -> None:
+    es.compile_to_directory(es.normalize_to_ir(tiny_spec()), tmp_path / "model")
+    provenance = json.loads((tmp_path / "model" / "provenance.json").read_text())
+    found = digests(tmp_path / "model")
+    found.pop("provenance.json")
+    assert provenance["sha256"] == found
+    assert provenance["versions"]["torch"] == torch.__version__
+    assert provenance["seed"] == 0
+
+
+def test_the_export_holds_only_the_primitives_that_the_spec_uses(tmp_path: Path) -> None:
+    es.compile_to_directory(es.normalize_to_ir(tiny_spec()), tmp_path / "rope")
+    text = (tmp_path / "rope" / "modeling_eulerstack.py").read_text()
+    for used in (
+        "class Attention(",
+        "class GatedMLP(",
+        "class RMSNorm(",
+        "class RotaryEmbedding(",
+        "class SequentialResidual(",
+    ):
+        assert used in text
+    for unused in ("class MLP(", "class LayerNorm(", "alibi", "class LearnedPositions(", "class ParallelResidual("):
+        assert unused not in text
+    other = changed(
+        tiny_spec(),
+        {
+            "embedding.positional": "alibi",
+            NORM: {"type": "layernorm"},
+            RESIDUAL: {"type": "parallel"},
+            "layer_templates.decoder.ffn": {"type": "mlp"},
+        },
+    )
+    es.compile_to_directory(es.normalize_to_ir(other), tmp_path / "alibi")
+    text = (tmp_path / "alibi" / "modeling_eulerstack.py").read_text()
+    for unused in ("class GatedMLP(", "class RotaryEmbedding(", "class SequentialResidual("):
+        assert unused not in text
+    assert "# " in text and "Press et al. 2021" in text
+
+
+def test_an_exported_file_imports_nothing_of_eulerstack(tmp_path: Path) -> None:
+    for name, spec in VARIANTS.items():
+        es.compile_to_directory(es.normalize_to_ir(spec), tmp_path / name)
+        text = (tmp_path / name / "modeling_eulerstack.py").read_text()
+        compile(text, name, "exec")
+        assert not [
+            line for line in text.splitlines() if line.lstrip().startswith(("from eulerstack", "import eulerstack"))
+        ]
+
+
+def test_the_config_speaks_the_ecosystems_names(tmp_path: Path) -> None:
+    es.compile_to_directory(es.normalize_to_ir(VARIANTS["mixed_windows"]), tmp_path / "model")
+    config = AutoConfig.from_pretrained(tmp_path / "model", trust_remote_code=True)
+    assert (config.hidden_size, config.num_hidden_layers, config.n_layers, config.num_key_value_heads) == (36, 4, 4, 1)
+    assert config.layer_types == ["sliding_attention", "full_attention", "eulerstack_sliding_9", "sliding_attention"]
+    assert config.sliding_window == 4
+    assert config.rope_parameters == {"rope_type": "default", "rope_theta": 10000.0}
+
+
+def test_a_config_field_that_contradicts_the_architecture_is_refused(tmp_path: Path) -> None:
+    es.compile_to_directory(es.normalize_to_ir(tiny_spec()), tmp_path / "model")
+    for field, value in (
+        ("num_hidden_layers", 2),
+        ("hidden_size", 40),
+        ("rope_parameters", {"rope_type": "default", "rope_theta": 5.0}),
+    ):
+        with pytest.raises(ValueError, match=field if field != "num_hidden_layers" else "layer"):
+            AutoModelForCausalLM.from_pretrained(tmp_path / "model", trust_remote_code=True, **{field: value})
+
+
+def test_reserved_namespaces_reach_the_config(tmp_path: Path) -> None:
+    spec = {**tiny_spec(), "experimental.online": {"source": "x"}, "vendor.acme.telemetry": {"endpoint": "y"}}
+    es.compile_to_directory(es.normalize_to_ir(spec), tmp_path / "model")
+    config = AutoConfig.from_pretrained(tmp_path / "model", trust_remote_code=True)
+    assert config.v1_extensions == {"experimental.online": {"source": "x"}, "vendor.acme.telemetry": {"endpoint": "y"}}
+
+
+def test_resizing_the_vocabulary_keeps_softcap_and_scale_and_reloads(tmp_path: Path) -> None:
+    model = lively_directory(VARIANTS["capped_logits"], tmp_path / "model")
+    model.resize_token_embeddings(60)
+    ids = torch.arange(10)[None]
+    with torch.no_grad():
+        logits = model(ids).logits
+    assert logits.shape[-1] == 60 and logits.abs().max() <= 3.0
+    model.save_pretrained(tmp_path / "resized")
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "resized", trust_remote_code=True)
+    with torch.no_grad():
+        assert torch.equal(again(ids).logits, logits)
+
+
+class TestOutputs:
+    """Nothing half-written, nothing overwritten unasked."""
+
+    def test_a_directory_that_is_not_empty_is_refused_without_force(self, tmp_path: Path) -> None:
+        (tmp_path / "model").mkdir()
+        (tmp_path / "model" / "mine.txt").write_text("keep me")
+        ir = es.normalize_to_ir(tiny_spec())
+        with pytest.raises(CompileError) as caught:
+            es.compile_to_directory(ir, tmp_path / "model")
+        assert "--force" in str(caught.value)
+        assert [file.name for file in tmp_path.rglob("*") if file.is_file()] == ["mine.txt"]
+        es.compile_to_directory(ir, tmp_path / "model", force=True)
+        assert not (tmp_path / "model" / "mine.txt").exists()
+        assert sorted(entry.name for entry in tmp_path.iterdir()) == ["model"]
+
+    def test_an_empty_directory_is_used(self, tmp_path: Path) -> None:
+        (tmp_path / "model").mkdir()
+        es.compile_to_directory(es.normalize_to_ir(tiny_spec()), tmp_path / "model")
+        assert (tmp_path / "model" / "config.json").exists()
+
+    def test_a_file_in_the_way_is_refused(self, tmp_path: Path) -> None:
+        (tmp_path / "model").write_text("keep me")
+        with pytest.raises(CompileError):
+            es.compile_to_directory(es.normalize_to_ir(tiny_spec()), tmp_path / "model", force=True)
+        assert (tmp_path / "model").read_text() == "keep me"
+
+    def test_a_parent_that_is_a_file_is_a_compile_error(self, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("")
+        with pytest.raises(CompileError):
+            es.compile_to_directory(es.normalize_to_ir(tiny_spec()), tmp_path / "file" / "model")
+
+    def test_a_failure_half_way_leaves_nothing_behind(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        from eulerstack.compiler import compile as compiling
+
+        def failing(ir, seed):
+            yield from list(original(ir, seed))[:5]
+            raise OSError(28, "No space left on device")
+
+        original = compiling.iter_initial
+        monkeypatch.setattr(compiling, "iter_initial", failing)
+        with pytest.raises(CompileError, match="No space left"):
+            es.compile_to_directory(es.normalize_to_ir(tiny_spec()), tmp_path / "model")
+        assert list(tmp_path.iterdir()) == []
+
+    def test_missing_foreign_and_misshapen_weights_are_compile_errors(self, tmp_path: Path) -> None:
+        from eulerstack.compiler.compile import iter_initial
+        from eulerstack.compiler.writer import write_directory
+
+        ir = es.normalize_to_ir(tiny_spec())
+        whole = [(name, tensor.clone()) for name, tensor in iter_initial(ir, 0)]
+        for wrong in (
+            whole[1:],
+            [*whole, ("extra", torch.zeros(1))],
+            [(whole[0][0], torch.zeros(2)), *whole[1:]],
+            [*whole, whole[0]],
+        ):
+            with pytest.raises(CompileError):
+                write_directory(ir, tmp_path / "model", wrong, seed=None)
+            assert list(tmp_path.iterdir()) == []
+
+    def test_shards_with_an_index_load_like_one_file(self, tmp_path: Path) -> None:
+        from eulerstack.compiler.compile import iter_initial
+        from eulerstack.compiler.weights import write_weights
+        from eulerstack.compiler.writer import expected_weights
+
+        ir = es.normalize_to_ir(tiny_spec())
+        es.compile_to_directory(ir, tmp_path / "model")
+        whole = load_file(tmp_path / "model" / "model.safetensors")
+        (tmp_path / "model" / "model.safetensors").unlink()
+        write_weights(tmp_path / "model", iter_initial(ir, 0), expected_weights(ir), "float32", max_shard_bytes=20_000)
+        assert len(list((tmp_path / "model").glob("*.safetensors"))) > 2
+        loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "model", trust_remote_code=True).state_dict()
+        assert all(torch.equal(loaded[name], tensor) for name, tensor in whole.items())
+
+
+def test_a_longer_window_list_keeps_the_most_frequent_one_for_transformers() -> None:
+    from eulerstack.compiler.compile import compile_ir
+
+    config = compile_ir(es.normalize_to_ir(changed(tiny_spec(), {f"{ATTENTION}.window": 7})))
+    assert config["sliding_window"] == 7 and set(config["layer_types"]) == {"sliding_attention"}

@@ -1,0 +1,166 @@
+"""Loss, gradients, accumulation, checkpointing, precision."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tests.model.specs import built, changed, tiny_spec, tokens
+from tests.model.variants import ATTENTION, VARIANTS
+
+
+def test_accumulated_gradients_equal_those_of_one_big_batch() -> None:
+    model = built(tiny_spec())
+    ids = tokens(batch=4)
+    labels = ids.clone()
+    labels[0, 3:12] = -100
+    labels[2, :9] = -100
+    count = int((labels[:, 1:] != -100).sum())
+    whole = model(ids, labels=labels).loss
+    whole.backward()
+    expected = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+    model.zero_grad()
+    total = 0.0
+    for part in range(2):
+        rows = slice(2 * part, 2 * part + 2)
+        loss = model(ids[rows], labels=labels[rows], num_items_in_batch=count).loss
+        loss.backward()
+        total += float(loss.detach())
+    assert total == pytest.approx(float(whole.detach()), abs=1e-6)
+    for name, parameter in model.named_parameters():
+        assert torch.allclose(parameter.grad, expected[name], atol=1e-6), name
+
+
+def test_the_loss_is_the_mean_negative_log_likelihood_of_the_next_token() -> None:
+    model = built(tiny_spec())
+    ids = tokens()
+    output = model(ids, labels=ids)
+    likelihood = torch.log_softmax(output.logits[:, :-1].double(), -1).gather(-1, ids[:, 1:, None])
+    assert float(output.loss.detach()) == pytest.approx(-float(likelihood.mean()), abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["plain", "mixed_windows", "parallel_sandwich", "alibi"])
+def test_gradient_checkpointing_gives_the_same_gradients(name: str) -> None:
+    ids = tokens()
+    gradients = []
+    for checkpointing in (False, True):
+        model = built(VARIANTS[name]).train()
+        if checkpointing:
+            model.gradient_checkpointing_enable()
+        model(ids, labels=ids, use_cache=False).loss.backward()
+        gradients.append({name: parameter.grad for name, parameter in model.named_parameters()})
+    assert all(torch.allclose(gradients[0][name], gradients[1][name], atol=1e-6) for name in gradients[0])
+
+
+def next_token_loss(model, ids: torch.Tensor) -> torch.Tensor:
+    """The model's loss in the precision of its logits; transformers' own is always float32."""
+    logits = model(ids, use_cache=False).logits
+    return torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_parameter_gets_a_gradient_that_finite_differences_confirm(name: str) -> None:
+    model = built(VARIANTS[name]).double()
+    ids = tokens(time=9)
+    next_token_loss(model, ids).backward()
+    parameters = dict(model.named_parameters())
+    unused = [key for key, parameter in parameters.items() if parameter.grad is None]
+    assert not unused
+    generator = torch.Generator().manual_seed(3)
+    directions = {key: torch.randn(p.shape, generator=generator, dtype=p.dtype) for key, p in parameters.items()}
+    slope = sum(float((parameters[key].grad * direction).sum()) for key, direction in directions.items())
+
+    def loss_at(step: float) -> float:
+        with torch.no_grad():
+            for key, direction in directions.items():
+                parameters[key].add_(direction, alpha=step)
+            loss = float(next_token_loss(model, ids))
+            for key, direction in directions.items():
+                parameters[key].add_(direction, alpha=-step)
+        return loss
+
+    step = 1e-6
+    assert slope == pytest.approx((loss_at(step) - loss_at(-step)) / (2 * step), rel=1e-6, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_bfloat16_stays_near_float32_and_trains(name: str) -> None:
+    ids = tokens()
+    exact = built(VARIANTS[name])
+    half = built(VARIANTS[name]).to(torch.bfloat16)
+    with torch.no_grad():
+        reference, logits = exact(ids).logits, half(ids).logits.float()
+    assert torch.isfinite(logits).all()
+    assert (logits - reference).norm() / reference.norm() < 0.05
+    optimizer = torch.optim.AdamW(half.train().parameters(), lr=3e-3)
+    losses = []
+    for _ in range(12):
+        loss = half(ids, labels=ids).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < losses[0] - 0.1
+
+
+def test_rotation_angles_stay_exact_when_the_model_is_cast() -> None:
+    model = built(tiny_spec())
+    expected = model.model.rotary_embs[0].inv_freq.clone()
+    assert torch.equal(model.to(torch.bfloat16).model.rotary_embs[0].inv_freq, expected)
+
+
+def test_logits_to_keep_gives_the_last_logits_only() -> None:
+    model = built(tiny_spec())
+    ids = tokens()
+    with torch.no_grad():
+        full = model(ids).logits
+        assert torch.allclose(model(ids, logits_to_keep=1).logits, full[:, -1:], atol=1e-6)
+        assert torch.allclose(model(ids, logits_to_keep=torch.tensor([2, 5])).logits, full[:, [2, 5]], atol=1e-6)
+
+
+def test_dropout_acts_only_while_training() -> None:
+    model = built(changed(tiny_spec(), {"training_hints.dropout": 0.4}))
+    ids = tokens()
+    with torch.no_grad():
+        assert torch.equal(model(ids).logits, model(ids).logits)
+        assert not torch.equal(model.train()(ids).logits, model(ids).logits)
+
+
+def test_hidden_states_and_attentions_are_recorded() -> None:
+    model = built(tiny_spec())
+    model.set_attn_implementation("eager")
+    output = model(tokens(), output_hidden_states=True, output_attentions=True)
+    assert len(output.hidden_states) == 4
+    assert [tuple(weights.shape) for weights in output.attentions] == [(2, 3, 17, 17)] * 3
+
+
+def test_the_whole_forward_compiles_into_one_graph() -> None:
+    for name in ("plain", "mixed_windows", "alibi", "parallel_sandwich"):
+        model = built(VARIANTS[name])
+        ids = tokens()
+        compiled = torch.compile(model, fullgraph=True, backend="eager")
+        with torch.no_grad():
+            assert torch.allclose(compiled(ids, use_cache=False).logits, model(ids, use_cache=False).logits, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "refused"),
+    [
+        ({f"{ATTENTION}.softcap": 2.0}, "sdpa"),
+        ({"embedding.positional": "alibi"}, "flex_attention"),
+        ({"embedding.positional": "alibi"}, "flash_attention_2"),
+    ],
+)
+def test_an_attention_implementation_that_would_change_the_function_is_refused(changes, refused) -> None:
+    model = built(changed(tiny_spec(), changes))
+    with pytest.raises((ValueError, ImportError)):
+        model.set_attn_implementation(refused)
+
+
+def test_flex_attention_gives_the_same_numbers() -> None:
+    model = built(VARIANTS["mixed_windows"])
+    ids = tokens()
+    with torch.no_grad():
+        expected = model(ids).logits
+        model.set_attn_implementation("flex_attention")
+        assert (model(ids).logits - expected).abs().max() < 1e-5
