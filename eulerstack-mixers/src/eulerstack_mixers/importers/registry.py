@@ -1,0 +1,17 @@
+"""All families of this package, for the hook `eulerstack_importers`."""
+
+from __future__ import annotations
+
+from eulerstack.plugins import Importer
+from eulerstack_mixers.importers.gemma2 import GEMMA2
+from eulerstack_mixers.importers.gpt2 import GPT2
+from eulerstack_mixers.importers.llama import LLAMA
+from eulerstack_mixers.importers.mistral import MISTRAL
+from eulerstack_mixers.importers.olmo2 import OLMO2
+from eulerstack_mixers.importers.qwen2 import QWEN2
+from eulerstack_mixers.importers.qwen3 import QWEN3
+
+
+def importers() -> list[Importer]:
+    """One `Importer` a family, in alphabetical order."""
+    return [GEMMA2, GPT2, LLAMA, MISTRAL, OLMO2, QWEN2, QWEN3]

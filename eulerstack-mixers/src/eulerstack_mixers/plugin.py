@@ -1,0 +1,56 @@
+"""The hooks of eulerstack-mixers: hands out its declarations."""
+
+from __future__ import annotations
+
+from eulerstack.plugins import Importer, Primitive, hookimpl
+from eulerstack_mixers.declarations.attention import ATTENTION
+from eulerstack_mixers.declarations.gated_mlp import GATED_MLP
+from eulerstack_mixers.declarations.heads import CAUSAL_LM
+from eulerstack_mixers.declarations.mlp import MLP
+from eulerstack_mixers.declarations.norms import NORMS
+from eulerstack_mixers.declarations.positions import POSITIONS
+from eulerstack_mixers.declarations.residuals import RESIDUALS
+
+
+@hookimpl
+def eulerstack_mixers() -> tuple[Primitive, ...]:
+    """Token mixers."""
+    return (ATTENTION,)
+
+
+@hookimpl
+def eulerstack_ffns() -> tuple[Primitive, ...]:
+    """Feed-forward blocks."""
+    return (MLP, GATED_MLP)
+
+
+@hookimpl
+def eulerstack_norms() -> tuple[Primitive, ...]:
+    """Normalisations."""
+    return NORMS
+
+
+@hookimpl
+def eulerstack_positions() -> tuple[Primitive, ...]:
+    """Ways to tell positions apart."""
+    return POSITIONS
+
+
+@hookimpl
+def eulerstack_residuals() -> tuple[Primitive, ...]:
+    """Rules that join a layer's branches."""
+    return RESIDUALS
+
+
+@hookimpl
+def eulerstack_heads() -> tuple[Primitive, ...]:
+    """Output heads."""
+    return (CAUSAL_LM,)
+
+
+@hookimpl
+def eulerstack_importers() -> list[Importer]:
+    """HuggingFace families that `import` reads; loaded when asked for."""
+    from eulerstack_mixers.importers.registry import importers
+
+    return importers()

@@ -1,0 +1,150 @@
+"""Attention's rules: inherited positions, contradictions, cache slot, splitting."""
+
+from typing import Any
+
+import pytest
+
+from eulerstack.ir.defaults import complete
+from eulerstack.plugins import CacheLayer, Dims
+from eulerstack_mixers.declarations.attention import ATTENTION
+
+ROPE = {
+    "positional": "rope",
+    "rope_theta": 10000.0,
+    "rope_scaling": None,
+    "rope_partial_factor": 1.0,
+    "rope_interleaved": False,
+}
+YARN = {"type": "yarn", "factor": 4.0}
+DIMS = Dims(
+    d_model=64,
+    n_heads=4,
+    n_kv_heads=2,
+    head_dim=16,
+    d_ff=128,
+    vocab_size=100,
+    max_seq_len=256,
+    norm_eps=1e-5,
+    positional="rope",
+)
+
+
+def resolved(embedding: dict[str, Any] = ROPE, **words: Any) -> dict[str, Any]:
+    params = complete(ATTENTION.schema or {}, words)
+    return dict(ATTENTION.resolve(params, {"model": {"max_seq_len": 256}, "embedding": embedding}))
+
+
+def problems(dims: Dims = DIMS, **words: Any) -> list[str]:
+    return [problem.path for problem in ATTENTION.checks(dims, resolved(**words))]
+
+
+def test_null_inherits_the_embeddings_rotation() -> None:
+    assert resolved()["rope"] == {"theta": 10000.0, "partial_factor": 1.0, "interleaved": False, "scaling": None}
+
+
+def test_a_mapping_replaces_only_the_words_it_gives() -> None:
+    embedding = {**ROPE, "rope_interleaved": True, "rope_scaling": {**YARN, "original_max_seq_len": 64}}
+    rope = resolved(embedding, rope={"theta": 500})["rope"]
+    assert rope["theta"] == 500.0 and isinstance(rope["theta"], float)
+    assert rope["interleaved"] is True and rope["scaling"]["factor"] == 4.0
+
+
+def test_a_null_scaling_takes_the_embeddings_scaling_away() -> None:
+    embedding = {**ROPE, "rope_scaling": {**YARN, "original_max_seq_len": 64}}
+    assert resolved(embedding, rope={"scaling": None})["rope"]["scaling"] is None
+
+
+@pytest.mark.parametrize("positional", ["none", "alibi", "learned"])
+def test_without_rotary_positions_nothing_rotates(positional: str) -> None:
+    assert resolved({"positional": positional})["rope"] is False
+
+
+def test_resolving_twice_changes_nothing() -> None:
+    once = resolved(rope={"scaling": {"type": "yarn", "factor": 2}})
+    assert resolved(**once) == once
+
+
+def test_sliding_needs_a_window() -> None:
+    assert problems(window_mode="sliding") == ["window_mode"]
+    assert problems(window_mode="sliding", window=8) == []
+
+
+def test_rotary_words_need_rotary_positions() -> None:
+    params = {**resolved(), "rope": {"theta": 5.0}}
+    dims = Dims(**{**vars(DIMS), "positional": "alibi"})
+    assert [problem.path for problem in ATTENTION.checks(dims, params)] == ["rope"]
+
+
+@pytest.mark.parametrize(
+    ("rope", "path"),
+    [
+        ({"partial_factor": 0.1}, "rope.partial_factor"),
+        ({"partial_factor": 0.2}, "rope.partial_factor"),
+        ({"partial_factor": 0.125, "scaling": {"type": "dynamic", "factor": 2}}, "rope.scaling"),
+        ({"theta": 1, "scaling": YARN}, "rope.scaling"),
+        ({"scaling": {**YARN, "beta_fast": 1}}, "rope.scaling.beta_fast"),
+        ({"scaling": {**YARN, "mscale": 1}}, "rope.scaling.mscale"),
+        (
+            {"scaling": {**YARN, "mscale": 1, "mscale_all_dim": 1, "attention_factor": 1}},
+            "rope.scaling.attention_factor",
+        ),
+        (
+            {"scaling": {"type": "llama3", "factor": 8, "original_max_seq_len": 64, "high_freq_factor": 1}},
+            "rope.scaling.high_freq_factor",
+        ),
+        (
+            {"scaling": {"type": "longrope", "original_max_seq_len": 64, "short_factor": [1] * 8, "long_factor": [1]}},
+            "rope.scaling.long_factor",
+        ),
+        (
+            {
+                "scaling": {
+                    "type": "longrope",
+                    "original_max_seq_len": 64,
+                    "short_factor": [1] * 8,
+                    "long_factor": [1] * 8,
+                    "factor": 2,
+                    "attention_factor": 1.1,
+                }
+            },
+            "rope.scaling.factor",
+        ),
+    ],
+)
+def test_rotary_words_that_contradict_each_other_are_problems(rope: dict[str, Any], path: str) -> None:
+    assert problems(rope=rope) == [path]
+
+
+@pytest.mark.parametrize(
+    "scaling",
+    [
+        {"type": "linear", "factor": 2},
+        {"type": "dynamic", "factor": 2},
+        YARN,
+        {**YARN, "mscale": 0.7, "mscale_all_dim": 0.8},
+        {"type": "longrope", "original_max_seq_len": 64, "short_factor": [1] * 8, "long_factor": [2] * 8},
+        {"type": "llama3", "factor": 8, "original_max_seq_len": 64},
+    ],
+    ids=lambda scaling: "-".join(scaling),
+)
+def test_every_scaling_is_accepted_and_left_without_open_lengths(scaling: dict[str, Any]) -> None:
+    assert problems(rope={"scaling": scaling}) == []
+    complete_scaling = resolved(rope={"scaling": scaling})["rope"]["scaling"]
+    assert complete_scaling.get("original_max_seq_len", 1) is not None
+
+
+def test_a_longrope_factor_follows_from_the_context() -> None:
+    scaling = {"type": "longrope", "original_max_seq_len": 64, "short_factor": [1] * 8, "long_factor": [2] * 8}
+    assert resolved(rope={"scaling": scaling})["rope"]["scaling"]["factor"] == 4.0
+
+
+def test_a_window_gets_a_sliding_cache_slot() -> None:
+    assert ATTENTION.cache is not None
+    assert ATTENTION.cache(resolved()) == CacheLayer("full_attention")
+    assert ATTENTION.cache(resolved(window=8)) == CacheLayer("sliding_attention", 8)
+
+
+def test_a_norm_over_the_full_width_keeps_projections_whole() -> None:
+    assert ATTENTION.tensor_parallel is not None
+    assert ATTENTION.tensor_parallel(resolved(qk_norm="full")) == {}
+    assert ATTENTION.tensor_parallel(resolved(qk_norm="head"))["o_proj"] == "rowwise"

@@ -1,0 +1,85 @@
+"""A compiled model computes what the naive implementations compute, for any spec."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+from hypothesis import HealthCheck, assume, given, settings  # noqa: E402
+
+from eulerstack.compiler.compile import compile_to_hf_model  # noqa: E402
+from eulerstack.ir import LayerIR, ModelIR, PrimitiveIR, normalize_to_ir  # noqa: E402
+from eulerstack_mixers.reference.attention import attention  # noqa: E402
+from eulerstack_mixers.reference.ffn import gated_mlp, mlp  # noqa: E402
+from eulerstack_mixers.reference.heads import causal_lm  # noqa: E402
+from eulerstack_mixers.reference.norms import layernorm, rmsnorm  # noqa: E402
+from eulerstack_mixers.reference.positions import learned_positions  # noqa: E402
+from eulerstack_mixers.reference.residuals import parallel, sequential  # noqa: E402
+from tests.ir.strategies import Data, specs  # noqa: E402
+
+Weights = dict[str, Any]
+
+
+def below(weights: Weights, prefix: str) -> Weights:
+    return {name.removeprefix(f"{prefix}."): value for name, value in weights.items() if name.startswith(f"{prefix}.")}
+
+
+def norm_of(node: PrimitiveIR, weights: Weights) -> Callable[[Any], Any]:
+    if node.type == "layernorm":
+        return partial(layernorm, weight=weights["weight"], bias=weights.get("bias"), eps=node.params["eps"])
+    return partial(rmsnorm, weight=weights["weight"], **node.params)
+
+
+def layer_of(ir: ModelIR, layer: LayerIR, weights: Weights, hidden_states: Any) -> Any:
+    heads = {"n_heads": ir.model["n_heads"], "n_kv_heads": ir.model["n_kv_heads"], "norm_eps": ir.model["norm_eps"]}
+    slots = {name.split(".")[0] for name in weights if name.split(".")[0].endswith("norm")}
+    return {"sequential": sequential, "parallel": parallel}[layer.residual.type](
+        hidden_states,
+        lambda states: attention(
+            states,
+            below(weights, "mixer"),
+            layer.mixer.params,
+            alibi=ir.embedding["positional"] == "alibi",
+            **heads,
+        ),
+        lambda states: {"mlp": mlp, "gated_mlp": gated_mlp}[layer.ffn.type](
+            states, below(weights, "ffn"), layer.ffn.params["activation"]
+        ),
+        {slot: norm_of(layer.norm, below(weights, slot)) for slot in slots},
+        layer.norm.position,
+        layer.residual.params["scaling"] * ir.model["residual_multiplier"],
+    )
+
+
+def reference_logits(ir: ModelIR, weights: Weights, tokens: list[int]) -> Any:
+    scale = ir.model["d_model"] ** 0.5 if ir.embedding["scale"] == "sqrt_d_model" else ir.embedding["scale"]
+    hidden_states = weights["model.embed_tokens.weight"][tokens] * scale
+    if ir.embedding["positional"] == "learned":
+        places = list(range(len(tokens)))
+        hidden_states = learned_positions(hidden_states, weights["model.position.weight"], places)
+    for index, layer in enumerate(ir.layers):
+        hidden_states = layer_of(ir, layer, below(weights, f"model.layers.{index}"), hidden_states)
+    if ir.final_norm is not None:
+        hidden_states = norm_of(ir.final_norm, below(weights, "model.norm"))(hidden_states)
+    head = {word: ir.head.params[word] for word in ("logit_scale", "logit_softcap")}
+    return causal_lm(hidden_states, weights["lm_head.weight"], **head)
+
+
+@given(specs())
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_logits_of_any_spec_are_those_of_the_naive_implementation(spec: Data) -> None:
+    spec["model"]["dtype"] = "float32"
+    ir = normalize_to_ir(spec)
+    assume(ir.model["max_seq_len"] >= 6)
+    model = compile_to_hf_model(ir).eval()
+    tokens = [3, 1, 4, 1, 5, 9]
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)) * 0.05)
+        actual = model(torch.tensor([tokens])).logits[0].double()
+        expected = reference_logits(ir, {name: value.double() for name, value in model.state_dict().items()}, tokens)
+    torch.testing.assert_close(actual, expected, rtol=1e-3, atol=1e-3 * max(1.0, float(expected.abs().max())))
