@@ -1,0 +1,191 @@
+"""From an IR to its artifacts: a JSON config, a model in memory, a directory.
+
+`compile_ir` is torch-free. The other two initialise every module from a random stream of its own, which depends on the
+seed and the module's name alone, so that they give the same numbers in any order and with any number of threads.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from eulerstack.hf.ecosystem import ecosystem_fields
+from eulerstack.ir.printer import to_data
+from eulerstack.ir.types import LayerIR, ModelIR
+from eulerstack.plugins.manager import get_registry
+from eulerstack.plugins.primitive import CacheLayer, Primitive
+
+if TYPE_CHECKING:
+    import torch
+
+    from eulerstack.hf.models import EulerStackForCausalLM
+
+FORMAT_VERSION = 1
+AUTO_MAP = {
+    "AutoConfig": "configuration_eulerstack.EulerStackConfig",
+    "AutoModel": "modeling_eulerstack.EulerStackModel",
+    "AutoModelForCausalLM": "modeling_eulerstack.EulerStackForCausalLM",
+}
+
+
+def compile_ir(ir: ModelIR) -> dict[str, Any]:
+    """The content of `config.json`: the architecture and the names that the ecosystem reads."""
+    architecture = to_data(ir)
+    caches = [_cache_of(layer) for layer in ir.layers]
+    windows = [cache.window for cache in caches if cache.window is not None]
+    # transformers knows one window a model; the most frequent one gets its name.
+    sliding_window = max(sorted(set(windows)), key=windows.count) if windows else None
+    return {
+        "model_type": "eulerstack",
+        "architectures": ["EulerStackForCausalLM"],
+        "auto_map": dict(AUTO_MAP),
+        "dtype": ir.model["dtype"],
+        **ecosystem_fields(architecture),
+        "layer_types": [_layer_type(cache, sliding_window) for cache in caches],
+        "sliding_window": sliding_window,
+        "tensor_parallel_plan": tensor_parallel_plan(ir),
+        "use_cache": True,
+        "v1_extensions": architecture["extensions"],
+        "architecture": architecture,
+    }
+
+
+def _cache_of(layer: LayerIR) -> CacheLayer:
+    mixer = get_registry().get("mixer", layer.mixer.type)
+    assert mixer.cache is not None
+    return mixer.cache(layer.mixer.params)
+
+
+def _layer_type(cache: CacheLayer, sliding_window: int | None) -> str:
+    if cache.layer_type == "sliding_attention" and cache.window != sliding_window:
+        return f"eulerstack_sliding_{cache.window}"
+    return cache.layer_type
+
+
+def tensor_parallel_plan(ir: ModelIR) -> dict[str, str]:
+    """transformers' tensor-parallel plan: what every layer's primitives allow to be split.
+
+    A bias per head (alibi) is computed for all heads at once, so attention then stays whole.
+    """
+    plans: list[dict[str, str]] = []
+    for layer in ir.layers:
+        plan: dict[str, str] = {}
+        for part, primitive in (("mixer", layer.mixer), ("ffn", layer.ffn)):
+            declaration = get_registry().get(part, primitive.type)
+            if declaration.tensor_parallel is None or (part == "mixer" and ir.embedding["positional"] == "alibi"):
+                continue
+            for name, style in declaration.tensor_parallel(primitive.params).items():
+                plan[f"{part}.{name}"] = style
+        plans.append(plan)
+    if all(plan == plans[0] for plan in plans):
+        return {f"layers.*.{name}": style for name, style in plans[0].items()}
+    return {f"layers.{index}.{name}": style for index, plan in enumerate(plans) for name, style in plan.items()}
+
+
+def used_primitives(ir: ModelIR) -> list[Primitive]:
+    """The primitives that a model needs, each once."""
+    used = {("position", ir.embedding["positional"]), ("head", ir.head.type)}
+    if ir.final_norm is not None:
+        used.add(("norm", ir.final_norm.type))
+    for layer in ir.layers:
+        used |= {("mixer", layer.mixer.type), ("ffn", layer.ffn.type), ("norm", layer.norm.type)}
+        used.add(("residual", layer.residual.type))
+        if layer.mixer.params.get("rope"):
+            used.add(("position", "rope"))
+    return [get_registry().get(kind, name) for kind, name in sorted(used)]
+
+
+def compile_to_hf_model(ir: ModelIR, seed: int | None = None) -> EulerStackForCausalLM:
+    """The model in memory, in its declared dtype, on the CPU.
+
+    The same numbers as `compile_to_directory` writes for the same seed; `seed` None takes the spec's.
+    """
+    model = build_on_meta(ir)
+    for name, module in list(model.named_modules()):
+        initialise_module(model, name, module, resolve_seed(ir, seed), ir.model["dtype"])
+    model.tie_weights()
+    return model.eval()
+
+
+def compile_to_directory(
+    ir: ModelIR,
+    output_dir: str | Path,
+    seed: int | None = None,
+    force: bool = False,
+    spec_text: str | None = None,
+    spec_dir: Path | None = None,
+) -> Path:
+    """Writes a model directory that loads where eulerstack is not installed, and returns its path.
+
+    `spec_text` is kept as `spec.yml` (default: the IR printed); names of tokenizer files are looked up from `spec_dir`.
+    Errors: CompileError when the output can't be written, or exists and is not empty and `force` is false.
+    """
+    from eulerstack.compiler.writer import write_directory
+
+    chosen = resolve_seed(ir, seed)
+    return write_directory(
+        ir, Path(output_dir), iter_initial(ir, chosen), seed=chosen, force=force, spec_text=spec_text, spec_dir=spec_dir
+    )
+
+
+def resolve_seed(ir: ModelIR, seed: int | None) -> int:
+    """The seed given, or else the spec's."""
+    return int(ir.training_hints["seed"]) if seed is None else seed
+
+
+def build_on_meta(ir: ModelIR) -> EulerStackForCausalLM:
+    """The model without memory for its weights, in float32."""
+    import torch
+
+    from eulerstack.hf.configuration import EulerStackConfig
+    from eulerstack.hf.models import EulerStackForCausalLM
+
+    with torch.device("meta"):
+        return EulerStackForCausalLM(EulerStackConfig(**compile_ir(ir)))
+
+
+def iter_initial(ir: ModelIR, seed: int) -> Iterator[tuple[str, torch.Tensor]]:
+    """(name, tensor) of every stored weight, initialised one module at a time and freed when the next is asked for."""
+    model = build_on_meta(ir)
+    tied = set(model.all_tied_weights_keys)
+    for name, module in list(model.named_modules()):
+        names = [f"{name}.{parameter}" if name else parameter for parameter, _ in _stored(module)]
+        if not names or all(full in tied for full in names):
+            continue
+        initialise_module(model, name, module, seed, ir.model["dtype"])
+        for full, (_, tensor) in zip(names, _stored(module), strict=True):
+            if full not in tied:
+                yield full, tensor.detach()
+        module.to_empty(device="meta", recurse=False)
+
+
+def _stored(module: torch.nn.Module) -> list[tuple[str, torch.Tensor]]:
+    """A module's own parameters and persistent buffers."""
+    transient = module._non_persistent_buffers_set
+    own = [*module._parameters.items(), *((n, b) for n, b in module._buffers.items() if n not in transient)]
+    return [(name, tensor) for name, tensor in own if tensor is not None]
+
+
+def initialise_module(model: EulerStackForCausalLM, name: str, module: torch.nn.Module, seed: int, dtype: str) -> None:
+    """Gives a module on meta its memory and its initial numbers; its children are not touched."""
+    import torch
+
+    if not module._parameters and not module._buffers:
+        return
+    module.to_empty(device="cpu", recurse=False)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(stream_seed(seed, name))
+        model._init_weights(module)
+    for key, parameter in module._parameters.items():
+        if parameter is not None:
+            module._parameters[key] = torch.nn.Parameter(
+                parameter.detach().to(getattr(torch, dtype)), requires_grad=parameter.requires_grad
+            )
+
+
+def stream_seed(seed: int, name: str) -> int:
+    """The seed of one module's random stream, of 63 bits."""
+    digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1

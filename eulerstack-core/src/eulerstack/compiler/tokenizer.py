@@ -1,0 +1,63 @@
+"""Finds the tokenizer that a spec names and puts it into a model directory.
+
+A name is looked up as a path relative to the spec, then among the tokenizers that presets ship, then in the
+HuggingFace cache; nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from eulerstack.errors import msg
+from eulerstack.ir.types import ModelIR
+from eulerstack.plugins.manager import get_registry
+
+logger = logging.getLogger(__name__)
+
+
+def find_tokenizer(name: str, spec_dir: Path | None) -> Path | None:
+    """The folder of tokenizer `name`, or None when it isn't on this machine outside the HuggingFace cache."""
+    shipped = [Path(folder.path) / "tokenizers" / name for folder in get_registry().presets()]
+    candidates = [(spec_dir or Path()) / name, *shipped]
+    return next((folder for folder in candidates if (folder / "tokenizer_config.json").is_file()), None)
+
+
+def copy_tokenizer(ir: ModelIR, folder: Path, spec_dir: Path | None) -> dict[str, Any]:
+    """Saves the tokenizer into `folder` as the contract asks; returns the config's special token ids.
+
+    A tokenizer that can't be found is not an error: one line says so, and the directory has none.
+    """
+    contract = ir.tokenizer_contract
+    name = contract["pretrained"]
+    if name is None:
+        return {}
+    from transformers import AutoTokenizer
+
+    found = find_tokenizer(name, spec_dir)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(found) if found else name, local_files_only=True)
+    except (OSError, ValueError):
+        logger.warning(str(msg("tokenizer {name} is not on this machine, so the directory has none", name=name)))
+        return {}
+    if contract["pad_token"] is not None:
+        tokenizer.add_special_tokens({"pad_token": contract["pad_token"]})
+    tokenizer.add_bos_token = contract["add_bos"]
+    tokenizer.add_eos_token = contract["add_eos"]
+    if hasattr(tokenizer, "update_post_processor"):
+        tokenizer.update_post_processor()
+    tokenizer.save_pretrained(folder)
+    if len(tokenizer) > ir.model["vocab_size"]:
+        logger.warning(
+            str(
+                msg(
+                    "tokenizer {name} has {tokens} tokens, more than vocab_size {vocab_size}",
+                    name=name,
+                    tokens=len(tokenizer),
+                    vocab_size=ir.model["vocab_size"],
+                )
+            )
+        )
+    ids = {key: getattr(tokenizer, key) for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    return {key: value for key, value in ids.items() if value is not None and value < ir.model["vocab_size"]}
