@@ -1,0 +1,182 @@
+"""Small reference models of odd sizes, one or more a family, each with every number random."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import PreTrainedModel
+
+# 3 heads of 24 channels, an ffn and a vocabulary that nothing divides
+SIZES: dict[str, Any] = {
+    "vocab_size": 97,
+    "hidden_size": 72,
+    "intermediate_size": 100,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 3,
+    "num_key_value_heads": 1,
+    "max_position_embeddings": 64,
+}
+GPT2_SIZES: dict[str, Any] = {"vocab_size": 97, "n_embd": 72, "n_layer": 3, "n_head": 3, "n_positions": 64}
+TOKENS: dict[str, Any] = {"bos_token_id": 1, "eos_token_id": None, "pad_token_id": 0}
+PAIRS = 12  # rotated pairs of a head of 24
+
+
+@dataclass(frozen=True)
+class Case:
+    """A reference model: its class's name without "ForCausalLM", and its config's words."""
+
+    name: str
+    family: str
+    words: dict[str, Any]
+
+    @property
+    def model_class(self) -> Callable[[Any], PreTrainedModel]:
+        """The class that computes the reference."""
+        return getattr(transformers, "GPT2LMHeadModel" if self.family == "GPT2" else f"{self.family}ForCausalLM")
+
+    @property
+    def model_type(self) -> str:
+        """The family as config.json names it."""
+        return self.family.lower()
+
+    def config(self) -> Any:
+        """The reference's configuration."""
+        sizes = GPT2_SIZES if self.family == "GPT2" else SIZES
+        return getattr(transformers, f"{self.family}Config")(**{**sizes, **TOKENS, **self.words})
+
+    def build(self, seed: int = 0) -> PreTrainedModel:
+        """The reference in float32 with random weights, norms and biases among them."""
+        model = self.model_class(self.config()).eval()
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                noise = torch.randn(parameter.shape, generator=generator)
+                is_norm = parameter.dim() == 1 and name.endswith("weight")
+                centre = 0.0 if self.family == "Gemma2" or not is_norm else 1.0
+                scale = 0.25 if parameter.dim() == 1 else 0.09
+                parameter.copy_(centre + scale * noise)
+        return model
+
+
+@dataclass(frozen=True)
+class Twins:
+    """A reference, its checkpoint, the directory imported from that, and the model loaded from there."""
+
+    case: Case
+    reference: PreTrainedModel
+    source: Path
+    directory: Path
+    ours: PreTrainedModel
+
+    def use(self, implementation: str) -> None:
+        """Selects the attention implementation of both; the reference keeps to eager where it has nothing else."""
+        self.ours.set_attn_implementation(implementation)
+        self.reference.set_attn_implementation(implementation if self.reference._supports_sdpa else "eager")
+
+
+def _llama(name: str, **words: Any) -> Case:
+    return Case(f"llama_{name}", "Llama", words)
+
+
+def _rope(rope_type: str, **words: Any) -> dict[str, Any]:
+    return {"rope_type": rope_type, "rope_theta": 5000.0, **words}
+
+
+CASES = (
+    _llama("mqa"),
+    _llama("biases_tied", attention_bias=True, mlp_bias=True, tie_word_embeddings=True, num_key_value_heads=3),
+    _llama("head_dim", head_dim=16, hidden_act="gelu", rms_norm_eps=1e-3),
+    _llama("linear", rope_parameters=_rope("linear", factor=3.0)),
+    _llama("dynamic", rope_parameters=_rope("dynamic", factor=2.0), max_position_embeddings=12),
+    _llama("yarn", rope_parameters=_rope("yarn", factor=4.0, original_max_position_embeddings=16)),
+    _llama(
+        "yarn_mscale",
+        rope_parameters=_rope(
+            "yarn", factor=4.0, original_max_position_embeddings=16, mscale=0.7, mscale_all_dim=1.3, truncate=False
+        ),
+    ),
+    _llama(
+        "yarn_factor",
+        rope_parameters=_rope(
+            "yarn", factor=4.0, original_max_position_embeddings=16, attention_factor=1.7, beta_fast=9.0, beta_slow=0.5
+        ),
+    ),
+    _llama(
+        "llama3",
+        rope_parameters=_rope(
+            "llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=24
+        ),
+    ),
+    _llama(
+        "longrope",
+        rope_parameters=_rope(
+            "longrope",
+            short_factor=[1.0 + 0.1 * pair for pair in range(PAIRS)],
+            long_factor=[2.0 + 0.3 * pair for pair in range(PAIRS)],
+            original_max_position_embeddings=12,
+        ),
+    ),
+    Case("mistral_window", "Mistral", {"sliding_window": 5}),
+    Case("mistral_global", "Mistral", {"sliding_window": None, "head_dim": 32, "tie_word_embeddings": True}),
+    Case("qwen2_windows", "Qwen2", {"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 1}),
+    Case("qwen2_global", "Qwen2", {"num_key_value_heads": 3, "tie_word_embeddings": True}),
+    Case(
+        "qwen3_windows",
+        "Qwen3",
+        {
+            "head_dim": 32,
+            "attention_bias": True,
+            "use_sliding_window": True,
+            "sliding_window": 4,
+            "layer_types": ["full_attention", "sliding_attention", "full_attention"],
+        },
+    ),
+    Case("qwen3_global", "Qwen3", {"head_dim": 16}),
+    Case(
+        "gemma2_caps",
+        "Gemma2",
+        {
+            "head_dim": 16,
+            "query_pre_attn_scalar": 20,
+            "sliding_window": 5,
+            "attn_logit_softcapping": 0.8,
+            "final_logit_softcapping": 3.0,
+        },
+    ),
+    Case(
+        "gemma2_plain",
+        "Gemma2",
+        {
+            "head_dim": 24,
+            "query_pre_attn_scalar": 24,
+            "attention_bias": True,
+            "num_key_value_heads": 3,
+            "attn_logit_softcapping": None,
+            "final_logit_softcapping": None,
+            "tie_word_embeddings": False,
+            "layer_types": ["full_attention"] * 3,
+        },
+    ),
+    Case("gpt2", "GPT2", {}),
+    Case(
+        "gpt2_variant",
+        "GPT2",
+        {
+            "n_inner": 100,
+            "activation_function": "gelu",
+            "scale_attn_by_inverse_layer_idx": True,
+            "tie_word_embeddings": False,
+            "layer_norm_epsilon": 1e-3,
+        },
+    ),
+    Case("gpt2_unscaled", "GPT2", {"scale_attn_weights": False, "activation_function": "relu"}),
+    Case("olmo2", "Olmo2", {}),
+    Case("olmo2_biases", "Olmo2", {"attention_bias": True, "num_key_value_heads": 3, "tie_word_embeddings": True}),
+)
+BY_NAME = {case.name: case for case in CASES}
+ONE_A_FAMILY = tuple({case.family: case for case in CASES}.values())

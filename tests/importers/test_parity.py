@@ -1,0 +1,113 @@
+"""An imported checkpoint computes what transformers' own class computes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from eulerstack.compiler.conversion import plan
+from eulerstack.plugins.manager import get_registry
+from tests.importers.cases import CASES, SIZES, Twins
+
+TOLERANCE = 1e-5
+LENGTH = 20  # longer than every window and than the original length of dynamic and longrope
+
+
+# sdpa can't cap scores; test_capped_scores_refuse_sdpa holds that it is refused
+PAIRS = [(case.name, "eager") for case in CASES] + [(case.name, "sdpa") for case in CASES if case.name != "gemma2_caps"]
+
+
+@pytest.fixture(params=PAIRS, ids="-".join)
+def twins(request: pytest.FixtureRequest, twins_of: Callable[[str], Twins]) -> Twins:
+    name, implementation = request.param
+    made = twins_of(name)
+    made.use(implementation)
+    return made
+
+
+def _tokens(batch: int, length: int, seed: int = 1) -> torch.Tensor:
+    """Random token ids from 2 on: 0 pads and 1 begins. (batch, length)"""
+    return torch.randint(2, SIZES["vocab_size"], (batch, length), generator=torch.Generator().manual_seed(seed))
+
+
+def _padded(length: int = LENGTH) -> dict[str, torch.Tensor]:
+    """Three rows with 0, 3 and 9 pads on the left, and the position ids that generate makes of the mask."""
+    tokens = _tokens(3, length)
+    mask = torch.ones_like(tokens)
+    for row, pads in enumerate((0, 3, 9)):
+        tokens[row, :pads], mask[row, :pads] = 0, 0
+    positions = (mask.cumsum(-1) - 1).masked_fill(mask == 0, 1)
+    return {"input_ids": tokens, "attention_mask": mask, "position_ids": positions}
+
+
+def _close(ours: torch.Tensor, theirs: torch.Tensor) -> None:
+    assert ours.shape == theirs.shape
+    assert (ours - theirs).abs().max().item() <= TOLERANCE
+
+
+@torch.no_grad()
+def test_prefill_gives_the_reference_logits(twins: Twins) -> None:
+    tokens = _tokens(2, LENGTH)
+    theirs = twins.reference(tokens).logits
+    assert theirs.std() > 0.1, "logits this small would agree by themselves"
+    _close(twins.ours(tokens).logits, theirs)
+
+
+@torch.no_grad()
+def test_cached_steps_give_the_reference_logits(twins: Twins) -> None:
+    tokens = _tokens(2, LENGTH)
+    caches: list[Any] = [None, None]
+    for begin, end in [(0, 7), *((step, step + 1) for step in range(7, LENGTH))]:
+        logits = []
+        for index, model in enumerate((twins.ours, twins.reference)):
+            output = model(tokens[:, begin:end], past_key_values=caches[index], use_cache=True)
+            caches[index] = output.past_key_values
+            logits.append(output.logits)
+        _close(*logits)
+
+
+@torch.no_grad()
+def test_a_left_padded_batch_gives_the_reference_logits(twins: Twins) -> None:
+    inputs = _padded()
+    seen = inputs["attention_mask"].bool()
+    _close(twins.ours(**inputs).logits[seen], twins.reference(**inputs).logits[seen])
+
+
+def test_the_loss_and_every_gradient_are_the_references(twins: Twins) -> None:
+    inputs = _padded()
+    # the pad token as a real one too: some classes train its embedding, some don't
+    inputs["input_ids"][0, 5] = 0
+    # nothing is predicted at pads, whose hidden states nobody defines; so the first token is no target
+    mask = inputs["attention_mask"]
+    inputs["labels"] = inputs["input_ids"].masked_fill((mask == 0) | (mask.cumsum(-1) == 1), -100)
+    losses = []
+    for model in (twins.ours, twins.reference):
+        model.zero_grad()
+        loss = model(**inputs).loss
+        loss.backward()
+        losses.append(loss.detach())
+    _close(*losses)
+    ours = {name: parameter.grad for name, parameter in twins.ours.named_parameters()}
+    theirs = {name: parameter.grad for name, parameter in twins.reference.named_parameters()}
+    importer = next(one for one in get_registry().importers() if one.model_type == twins.case.model_type)
+    pieces, uncovered = plan(importer.rules, {name: tuple(gradient.shape) for name, gradient in ours.items()})
+    assert not uncovered
+    assert {piece.there for piece in pieces} == set(theirs)
+    for piece in pieces:
+        joined = torch.cat([ours[name] for name in piece.here])
+        _close(joined.t() if piece.transpose and joined.dim() == 2 else joined, theirs[piece.there])
+    assert max(gradient.abs().max() for gradient in theirs.values()) > 1e-3
+
+
+def test_generate_gives_the_reference_tokens(twins: Twins) -> None:
+    inputs = {key: value for key, value in _padded(11).items() if key != "position_ids"}
+    words = {"max_new_tokens": 12, "do_sample": False}
+    assert torch.equal(twins.ours.generate(**inputs, **words), twins.reference.generate(**inputs, **words))
+
+
+def test_capped_scores_refuse_sdpa(twins_of: Callable[[str], Twins]) -> None:
+    with pytest.raises(ValueError, match="scaled_dot_product_attention"):
+        twins_of("gemma2_caps").ours.set_attn_implementation("sdpa")
