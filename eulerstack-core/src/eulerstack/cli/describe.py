@@ -1,0 +1,123 @@
+"""A model in plain data: what `explain` prints, and what its `--json` and `presets show --json` give to programs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from eulerstack.compiler.cost import ModelCost
+    from eulerstack.dsl.source import Spec
+    from eulerstack.ir.types import ModelIR
+    from eulerstack.plugins.manager import Registry
+
+PARTS = {"mixer": "attention", "ffn": "mlp", "norm": "rmsnorm", "residual": "sequential"}
+RESERVED = ("experimental.", "future.", "vendor.")
+
+
+def describe(spec: Spec, ir: ModelIR) -> dict[str, Any]:
+    """Sizes, templates, schedule, layers and costs of one model.
+
+    `params` of a primitive are those that the spec gives and that differ from the defaults. Layers are run-length
+    coded: a group is a run of equal layers, and its costs are those of one of them.
+    """
+    from eulerstack.compiler.cost import model_cost
+    from eulerstack.ir.types import thaw
+    from eulerstack.plugins.manager import get_registry
+
+    registry = get_registry()
+    cost = model_cost(ir, registry)
+    length = ir.model["max_seq_len"]
+    head = ir.head.params.get("tie_weights", ir.embedding["tie_word_embeddings"])
+    return {
+        "model": thaw(ir.model),
+        "positional": _primitive("position", ir.embedding["positional"], spec.get("embedding") or {}, registry),
+        "templates": {
+            name: {part: _part(part, template.get(part) or {}, registry) for part in PARTS}
+            for name, template in spec["layer_templates"].items()
+            if not name.startswith(RESERVED)
+        },
+        "schedule": [
+            {"template": each["template"], "repeat": each.get("repeat", 1), "override": each.get("override") or {}}
+            for each in spec["layer_schedule"]
+        ],
+        "total_layers": len(ir.layers),
+        "head": _primitive("head", ir.head.type, spec.get("head") or {}, registry, hide=("tie_weights",))
+        | {"tie_weights": head},
+        "compile_target": ir.compatibility["compile_target"],
+        "extensions": thaw(ir.extensions),
+        "params": {
+            "total": cost.total,
+            "active": cost.active,
+            "embedding": cost.embedding,
+            "target": ir.model["target_params"],
+        },
+        "flops_per_token": cost.flops_per_token(length),
+        "cache_bytes": _cache_bytes(cost, length),
+        "layers": _layers(ir, cost, length),
+    }
+
+
+def _part(part: str, given: Mapping[str, Any], registry: Registry) -> dict[str, Any]:
+    described = _primitive(part, given.get("type", PARTS[part]), given, registry)
+    if part == "norm":
+        described["position"] = given.get("position", "pre")
+    return described
+
+
+def _primitive(
+    kind: str, name: str, given: Mapping[str, Any], registry: Registry, hide: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    primitive = registry.get(kind, name)
+    words = dict(primitive.inline)
+    written = {word: given[word] for word in words if word in given}
+    if primitive.schema is not None:
+        words |= primitive.schema.get("properties", {})
+        written |= {word: value for word, value in (given.get(name) or {}).items() if word in words}
+    missing = object()
+    params = {
+        word: value
+        for word, value in written.items()
+        if word not in hide and value != words[word].get("default", missing)
+    }
+    return {"type": name, "params": params}
+
+
+def _cache_bytes(cost: ModelCost, length: int) -> dict[str, int]:
+    return {
+        "per_token": cost.cache_bytes(1) - cost.cache_bytes(0),
+        "fixed": cost.cache_bytes(0),
+        "at_max_seq_len": cost.cache_bytes(length),
+    }
+
+
+def _layers(ir: ModelIR, cost: ModelCost, length: int) -> list[dict[str, Any]]:
+    from eulerstack.compiler.cost import ModelCost
+    from eulerstack.plugins.primitive import Cost
+
+    groups = []
+    first = 0
+    for layer, run in groupby(ir.layers):
+        count = sum(1 for _ in run)
+        price = cost.layers[first]
+        alone = ModelCost(embedding=0, positions=Cost(), layers=(price,), final_norm=0, head=Cost())
+        groups.append(
+            {
+                "first": first,
+                "last": first + count - 1,
+                "template": layer.template,
+                "mixer": layer.mixer.type,
+                "ffn": layer.ffn.type,
+                "norm": layer.norm.type,
+                "residual": layer.residual.type,
+                "params": price.params,
+                "active_params": price.active,
+                "flops_per_token": alone.flops_per_token(length),
+                "cache_bytes_per_token": alone.cache_bytes(1) - alone.cache_bytes(0),
+                "cache_bytes_fixed": alone.cache_bytes(0),
+                "cache_bytes_at_max_seq_len": alone.cache_bytes(length),
+            }
+        )
+        first += count
+    return groups

@@ -1,0 +1,177 @@
+"""`eulerstack explain`: the model that a spec describes, what it is made of and what it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+
+from eulerstack.cli.describe import describe
+from eulerstack.cli.failures import DEFAULT_MAX_ERRORS
+from eulerstack.cli.options import (
+    chosen,
+    json_option,
+    max_errors_option,
+    preset_option,
+    read,
+    settings,
+    spec_argument,
+)
+from eulerstack.cli.terminal import (
+    Column,
+    columns,
+    long_count,
+    say,
+    say_json,
+    say_table,
+    short_bytes,
+    short_count,
+    styled,
+    wrap,
+)
+from eulerstack.i18n import gettext as _
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+MAX_ROWS = 200
+UNBROKEN = "\u00a0"
+
+
+def explain(
+    spec: Annotated[str | None, spec_argument()] = None,
+    preset: Annotated[str | None, preset_option()] = None,
+    max_errors: Annotated[int, max_errors_option()] = DEFAULT_MAX_ERRORS,
+    as_json: Annotated[bool, json_option()] = False,
+) -> None:
+    """Prints sizes, templates, schedule, parameters, FLOPs and cache bytes, then a table of the layers."""
+    settings.max_errors = max_errors
+    source, ir = read(chosen(spec, preset, "explain"))
+    data = describe(source, ir)
+    if as_json:
+        say_json(data)
+        return
+    _print_sizes(data)
+    _print_templates(data)
+    _print_cost(data)
+    _print_layers(data["layers"])
+
+
+def _pair(label: str, text: str, indent: int = 0) -> None:
+    """`label: text`, its continuation lines indented below the label."""
+    lines = wrap(_("{label}: {text}").format(label=label, text=text), min(columns(), 110) - indent - 2)
+    lines[0] = lines[0].replace(label, styled(label, "name"), 1)
+    for number, line in enumerate(lines):
+        say(" " * (indent + (2 if number else 0)) + line)
+
+
+def _print_sizes(data: Mapping[str, Any]) -> None:
+    model = data["model"]
+    _pair(_("Model"), model["name"])
+    if model["family_hint"]:
+        _pair(_("Family hint"), model["family_hint"])
+    sizes = ("d_model", "n_heads", "n_kv_heads", "head_dim", "d_ff")
+    _pair(_("Dims"), ", ".join(f"{name}={model[name]}" for name in sizes))
+    _pair(
+        _("Vocab"),
+        _("{vocab}, max seq: {length}, dtype: {dtype}").format(
+            vocab=model["vocab_size"], length=model["max_seq_len"], dtype=model["dtype"]
+        ),
+    )
+    _pair(_("Positional"), _with_params(data["positional"]))
+
+
+def _print_templates(data: Mapping[str, Any]) -> None:
+    say(styled(_("Layer templates:"), "name"))
+    for name, template in data["templates"].items():
+        say(f"  {name}:")
+        for part, primitive in template.items():
+            _pair(part, _with_params(primitive), indent=4)
+    say(styled(_("Layer schedule:"), "name"))
+    entries = [
+        f"{entry['template']}{UNBROKEN}x{entry['repeat']}"
+        + (f" {_flow(entry['override'])}" if entry["override"] else "")
+        for entry in data["schedule"]
+    ]
+    for line in wrap(", ".join(entries), min(columns(), 110) - 2):
+        say("  " + line.replace(UNBROKEN, " "))
+    _pair(_("Total layers"), str(data["total_layers"]))
+    head = dict(data["head"])
+    tied = f", tie_weights={head.pop('tie_weights')}"
+    _pair(_("Head"), f"{head['type']}{tied}{_params(head)}")
+    _pair(_("Compile target"), data["compile_target"])
+    if data["extensions"]:
+        _pair(_("Reserved keys"), ", ".join(data["extensions"]))
+
+
+def _print_cost(data: Mapping[str, Any]) -> None:
+    params, target = data["params"], data["params"]["target"]
+    _pair(_("Estimated params"), long_count(params["total"]))
+    _pair(_("Active params"), long_count(params["active"]))
+    _pair(_("Embedding params"), long_count(params["embedding"]))
+    if target:
+        ratio = f"{params['total'] / target:.1%}"
+        _pair(_("Target params"), _("{params} (ratio: {ratio})").format(params=long_count(target), ratio=ratio))
+    length = data["model"]["max_seq_len"]
+    flops, cache = data["flops_per_token"], data["cache_bytes"]
+    _pair(
+        _("FLOPs per token"),
+        _("{flops} at a context of {length}").format(flops=short_count(flops, "G"), length=length),
+    )
+    _pair(
+        _("Cache"),
+        _("{per_token} per token, {fixed} fixed, {full} at {length} tokens").format(
+            per_token=short_bytes(cache["per_token"]),
+            fixed=short_bytes(cache["fixed"]),
+            full=short_bytes(cache["at_max_seq_len"]),
+            length=length,
+        ),
+    )
+
+
+def _print_layers(groups: Sequence[Mapping[str, Any]]) -> None:
+    say()
+    titles = [
+        Column(_("Layer")),
+        Column(_("Template"), wraps=True),
+        Column(_("Mixer"), wraps=True),
+        Column("FFN", wraps=True),
+        Column(_("Params"), right=True),
+        Column("FLOPs", right=True),
+        Column(_("Cache"), right=True),
+    ]
+    rows = [
+        (
+            str(group["first"]) if group["first"] == group["last"] else f"{group['first']}–{group['last']}",
+            group["template"],
+            group["mixer"],
+            group["ffn"],
+            short_count(group["params"]),
+            short_count(group["flops_per_token"], "G"),
+            short_bytes(group["cache_bytes_at_max_seq_len"]),
+        )
+        for group in groups[:MAX_ROWS]
+    ]
+    say_table(titles, rows)
+    if len(groups) > MAX_ROWS:
+        say(_("Rows left out: {number}; --json has them all.").format(number=len(groups) - MAX_ROWS))
+
+
+def _with_params(primitive: Mapping[str, Any]) -> str:
+    position = f", {primitive['position']}" if "position" in primitive else ""
+    return f"{primitive['type']}{position}{_params(primitive)}"
+
+
+def _params(primitive: Mapping[str, Any]) -> str:
+    return f" {_flow(primitive['params'])}" if primitive.get("params") else ""
+
+
+def _flow(value: Any) -> str:
+    """A value in YAML's flow form, as the spec would write it; long lists are cut."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key}: {_flow(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, (list, tuple)):
+        shown = [_flow(item) for item in value[:8]]
+        return "[" + ", ".join([*shown, "…"] if len(value) > 8 else shown) + "]"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return f"{value:g}" if isinstance(value, float) else str(value)

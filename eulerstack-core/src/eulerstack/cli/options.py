@@ -1,0 +1,79 @@
+"""Parameters that several commands share, and the way from what was typed to a checked model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from eulerstack.cli.failures import DEFAULT_MAX_ERRORS, UsageFault
+from eulerstack.errors import msg
+from eulerstack.i18n import gettext as _
+
+if TYPE_CHECKING:
+    from eulerstack.dsl.source import Spec
+    from eulerstack.ir.types import ModelIR
+
+
+@dataclass
+class Settings:
+    """What a command asked of the code that prints failures."""
+
+    max_errors: int = DEFAULT_MAX_ERRORS
+
+
+settings = Settings()
+
+
+def spec_argument() -> Any:
+    """The spec as a positional argument."""
+    return typer.Argument(metavar="SPEC", help=_("A spec file, or a preset's name; the same as --preset."))
+
+
+def preset_option() -> Any:
+    """`--preset/-p`."""
+    return typer.Option("--preset", "-p", metavar="SPEC", help=_("A spec file, or a preset's name."))
+
+
+def json_option() -> Any:
+    """`--json`."""
+    return typer.Option("--json", help=_("Print JSON for programs."))
+
+
+def force_option() -> Any:
+    """`--force`."""
+    return typer.Option("--force", help=_("Replace what is already there."))
+
+
+def max_errors_option() -> Any:
+    """`--max-errors`."""
+    return typer.Option(
+        "--max-errors", metavar="N", min=0, help=_("Show at most N problems (default 20; 0 shows them all).")
+    )
+
+
+def chosen(argument: str | None, option: str | None, command: str) -> str:
+    """The spec named by the argument or by `--preset`; raises a UsageFault unless it is exactly one of them."""
+    see = f"reference/cli.md#{command.split()[0]}"
+    if argument is not None and option is not None:
+        raise UsageFault(
+            "--preset", msg("the spec is given twice"), msg("eulerstack {command} --preset {spec}",
+            command=command, spec=option), see,
+        )  # fmt: skip
+    reference = option if option is not None else argument
+    if not reference:
+        raise UsageFault(
+            "--preset", msg("a value is missing"), msg("eulerstack {command} --preset {spec}", command=command,
+            spec="my_model.yml"), see,
+        )  # fmt: skip
+    return reference
+
+
+def read(reference: str) -> tuple[Spec, ModelIR]:
+    """The spec that `reference` names and its complete IR; raises the diagnostics of the first stage that fails."""
+    from eulerstack.ir.normalizer import normalize_to_ir
+    from eulerstack.presets import load
+
+    spec = load(reference)
+    return spec, normalize_to_ir(spec)

@@ -1,0 +1,113 @@
+"""`eulerstack validate`: is it a spec, does it fit together, is it sensible?"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from eulerstack.cli.failures import DEFAULT_MAX_ERRORS
+from eulerstack.cli.options import (
+    chosen,
+    json_option,
+    max_errors_option,
+    preset_option,
+    read,
+    settings,
+    spec_argument,
+)
+from eulerstack.cli.terminal import long_count, say, say_json, styled
+from eulerstack.errors import Diagnostic, EulerStackError, Finding
+from eulerstack.i18n import gettext as _
+
+if TYPE_CHECKING:
+    from eulerstack.dsl.source import Spec
+    from eulerstack.ir.types import ModelIR
+
+
+def validate(
+    spec: Annotated[str | None, spec_argument()] = None,
+    preset: Annotated[str | None, preset_option()] = None,
+    report: Annotated[
+        bool, typer.Option("--report", help=_("Add sizes, and warnings about what is legal but unusual."))
+    ] = False,
+    max_errors: Annotated[int, max_errors_option()] = DEFAULT_MAX_ERRORS,
+    validate_only: Annotated[
+        bool, typer.Option("--validate-only", help=_("Accepted for symmetry with compile; this command never writes."))
+    ] = False,
+    as_json: Annotated[bool, json_option()] = False,
+) -> None:
+    """Prints a verdict, and under `--report` what the realism rules found."""
+    settings.max_errors = max_errors
+    reference = chosen(spec, preset, "validate")
+    try:
+        source, ir = read(reference)
+    except EulerStackError as error:
+        if as_json:
+            say_json({"valid": False, "diagnostics": [diagnostic_data(each) for each in error.diagnostics]})
+        raise
+    findings = _findings(source, ir) if report else []
+    if as_json:
+        say_json(_data(source.file, ir, findings, report))
+        return
+    say(_("Valid: {file}").format(file=styled(source.file, "name")))
+    if report:
+        _print_report(ir, findings)
+
+
+def _findings(source: Spec, ir: ModelIR) -> list[Finding]:
+    """What the realism rules found; a rule that knows only the path gets the place from the spec."""
+    from eulerstack.plugins.manager import get_registry
+    from eulerstack.schema import report
+
+    return [
+        each if each.location or not each.path else replace(each, location=source.locate(each.path))
+        for each in report(ir, get_registry())
+    ]
+
+
+def _print_report(ir: ModelIR, findings: list[Finding]) -> None:
+    from eulerstack.compiler.cost import count_parameters
+
+    say(_("Schema: ok"))
+    say(_("Estimated params: {params}").format(params=long_count(count_parameters(ir))))
+    say(_("Layers: {layers}").format(layers=len(ir.layers)))
+    if not findings:
+        say(_("Realism: nothing unusual"))
+        return
+    say(_("Realism: warnings: {number}").format(number=len(findings)))
+    for finding in findings:
+        where = ": ".join(str(part) for part in (finding.location, finding.path) if part)
+        say(f"  {styled(f'[{finding.rule}]', 'warning')} {where}{': ' if where else ''}{finding.what.render()}")
+
+
+def _data(file: str, ir: ModelIR, findings: list[Finding], report: bool) -> dict[str, Any]:
+    data: dict[str, Any] = {"valid": True, "file": file, "diagnostics": []}
+    if report:
+        from eulerstack.compiler.cost import count_parameters
+
+        data |= {"params": count_parameters(ir), "layers": len(ir.layers)}
+        data["findings"] = [
+            {"rule": each.rule, "path": each.path, "location": location_data(each), "what": each.what.render()}
+            for each in findings
+        ]
+    return data
+
+
+def diagnostic_data(diagnostic: Diagnostic) -> dict[str, Any]:
+    """A diagnostic for programs."""
+    return {
+        "category": diagnostic.category,
+        "path": diagnostic.path,
+        "location": location_data(diagnostic),
+        "what": diagnostic.what.render(),
+        "fix": diagnostic.fix.render(),
+        "see": diagnostic.see,
+    }
+
+
+def location_data(holder: Diagnostic | Finding) -> dict[str, Any] | None:
+    """The place of a diagnostic or finding for programs; None where it has none."""
+    place = holder.location
+    return {"file": place.file, "line": place.line, "column": place.column} if place else None

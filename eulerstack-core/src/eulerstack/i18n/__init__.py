@@ -1,0 +1,75 @@
+"""Languages: gettext catalogs, with the English sentences as their keys.
+
+The active language is the one given to `activate`, else EULERSTACK_LANG, else Korean.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import lru_cache
+from gettext import GNUTranslations, NullTranslations
+from pathlib import Path
+
+LANGUAGES = ("ko", "en", "zh", "ja", "es")
+DEFAULT = "ko"
+VARIABLE = "EULERSTACK_LANG"
+DOMAIN = "eulerstack"
+LOCALE = Path(__file__).parent / "locale"
+
+_active: str | None = None
+
+
+def activate(language: str | None) -> None:
+    """Makes `language` the active one; None goes back to the environment's. Raises ValueError for an unknown one."""
+    global _active
+    if language is not None and language not in LANGUAGES:
+        raise ValueError(f"unknown language {language!r}; known: {', '.join(LANGUAGES)}")
+    _active = language
+
+
+def language() -> str:
+    """The active language."""
+    if _active is not None:
+        return _active
+    return parse_language(os.environ.get(VARIABLE, "")) or DEFAULT
+
+
+def translator(domain: str = DOMAIN) -> Callable[[str], str]:
+    """The function that turns an English sentence of `domain` into the active language's.
+
+    Other domains than the core's are those of plugins, found through the hook `eulerstack_messages`; a sentence
+    without a translation stays English.
+    """
+    return _catalog(domain, language()).gettext
+
+
+@lru_cache(maxsize=32)
+def _catalog(domain: str, code: str) -> NullTranslations:
+    for folder in _folders(domain):
+        try:
+            with open(folder / code / "LC_MESSAGES" / f"{domain}.mo", "rb") as file:
+                return GNUTranslations(file)
+        except (OSError, ValueError):
+            # A plugin's missing or damaged catalog costs its translation, never the message.
+            continue
+    return NullTranslations()
+
+
+def _folders(domain: str) -> list[Path]:
+    if domain == DOMAIN:
+        return [LOCALE]
+    from eulerstack.plugins.manager import get_registry
+
+    return [Path(catalog.folder) for catalog in get_registry(strict=False).catalogs() if catalog.domain == domain]
+
+
+def gettext(text: str) -> str:
+    """A core sentence in the active language; imported as `_` where catalogs are to pick the sentence up."""
+    return translator()(text)
+
+
+def parse_language(text: str) -> str | None:
+    """The language meant by a tag such as "ko", "EN", "zh-CN" or "ja_JP.UTF-8"; None when there is none."""
+    code = text.strip().lower().replace("_", "-").split(".")[0].split("-")[0]
+    return code if code in LANGUAGES else None

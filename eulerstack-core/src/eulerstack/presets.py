@@ -1,0 +1,79 @@
+"""Presets by name: the specs in every plugin's preset folder, and `load`, which takes a path or a preset's name."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from eulerstack.errors import Diagnostic, ValidationError, msg
+
+if TYPE_CHECKING:
+    from eulerstack.dsl.source import Spec
+    from eulerstack.plugins.manager import Registry
+
+SUFFIXES = (".yml", ".yaml")
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A named spec file; `summary` is the first line of its header comment."""
+
+    name: str
+    path: Path
+
+    @property
+    def summary(self) -> str:
+        """The first comment line of the file, without the hash; empty when it begins with anything else."""
+        with open(self.path, encoding="utf-8") as file:
+            first = file.readline()
+        return first.lstrip("#").strip() if first.startswith("#") else ""
+
+
+def presets(registry: Registry | None = None) -> list[Preset]:
+    """All presets sorted by name. Where two folders have the same name, this project's own comes first."""
+    from eulerstack.plugins.manager import get_registry
+
+    found: dict[str, Preset] = {}
+    for folder in (registry or get_registry()).presets():
+        for path in _specs(Path(folder.path)):
+            found.setdefault(path.stem, Preset(path.stem, path))
+    return [found[name] for name in sorted(found)]
+
+
+def _specs(folder: Path) -> Iterator[Path]:
+    return (path for path in sorted(folder.glob("*")) if path.suffix in SUFFIXES and path.is_file())
+
+
+def find(reference: str | Path, registry: Registry | None = None) -> Path:
+    """The file that `reference` means: an existing file, a path by its looks, or a preset's name.
+
+    Raises a ValidationError naming the nearest preset when it is none of them.
+    """
+    path = Path(reference)
+    text = str(reference)
+    looks_like_a_path = isinstance(reference, Path) or os.sep in text or "/" in text or path.suffix in SUFFIXES
+    if looks_like_a_path or path.is_file():
+        return path
+    known = {preset.name: preset for preset in presets(registry)}
+    if text in known:
+        return known[text].path
+    if path.exists():
+        return path
+    nearest = get_close_matches(text, known, n=1, cutoff=0.5)
+    fix = msg("use the preset {name}", name=nearest[0]) if nearest else msg("eulerstack presets list")
+    what = msg("there is no file and no preset called {name}", name=repr(text))
+    raise ValidationError([Diagnostic("ValidationError", what, fix, "reference/cli.md#presets")])
+
+
+def load(reference: str | Path) -> Spec:
+    """The spec in a file or preset: its data after expressions, with the position of every key and value.
+
+    Raises a ValidationError for a file that can't be read or is not a spec's YAML.
+    """
+    from eulerstack.dsl.source import load_source
+
+    return load_source(find(reference))

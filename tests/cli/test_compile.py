@@ -1,0 +1,104 @@
+"""`eulerstack compile` writes what was asked for, whole, and replaces nothing unasked."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from eulerstack.cli import compile as compile_module
+from tests.cli.conftest import PARAMS, Run
+
+
+def test_print_config_gives_json_and_writes_nothing(run: Run, spec: Path, tmp_path: Path) -> None:
+    before = sorted(tmp_path.iterdir())
+    for option in ("--print-config", "--dry-run"):
+        outcome = run("compile", "--preset", spec, option, "--output-dir", "x", "--output", "y.json")
+        config = json.loads(outcome.out)
+        assert outcome.code == 0 and config["model_type"] == "eulerstack" and config["num_hidden_layers"] == 3
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("option", ["--output", "-o"])
+def test_output_writes_the_same_json_to_a_file(run: Run, spec: Path, tmp_path: Path, option: str) -> None:
+    outcome = run("compile", "--preset", spec, option, "compiled.json")
+    assert outcome == (0, "Configuration saved: compiled.json\n", "")
+    printed = run("compile", "--preset", spec, "--print-config").out
+    assert json.loads((tmp_path / "compiled.json").read_text(encoding="utf-8")) == json.loads(printed)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["compiled.json", "tiny.yml"]
+
+
+def test_validate_only_checks_and_writes_nothing(run: Run, spec: Path, tmp_path: Path) -> None:
+    assert run("compile", "--preset", spec, "--validate-only", "--output-dir", "out").code == 0
+    assert not (tmp_path / "out").exists()
+    spec.write_text("schema_version: 2\n", encoding="utf-8")
+    assert run("compile", "--preset", spec, "--validate-only").code == 1
+
+
+def test_a_file_is_replaced_only_with_force(run: Run, spec: Path, tmp_path: Path) -> None:
+    target = tmp_path / "config.json"
+    target.write_text("precious", encoding="utf-8")
+    outcome = run("compile", spec, "--output", "config.json")
+    assert outcome.code == 1 and outcome.err.startswith("CompileError: config.json: ")
+    assert len(outcome.err.splitlines()) == 3 and target.read_text(encoding="utf-8") == "precious"
+    assert run("compile", spec, "--output", "config.json", "--force").code == 0
+    assert json.loads(target.read_text(encoding="utf-8"))["model_type"] == "eulerstack"
+
+
+def test_a_directory_with_content_is_refused_before_anything_is_built(
+    run: Run, spec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "precious").write_text("x", encoding="utf-8")
+    monkeypatch.setattr(compile_module, "_write_directory", lambda *_: pytest.fail("it was built"))
+    outcome = run("compile", spec, "--output-dir", "./out")
+    assert outcome.code == 1 and outcome.err.startswith("CompileError: ./out: ")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["precious"]
+
+
+@pytest.mark.parametrize("target", ["missing/config.json", "a_folder", "/dev/full", "tiny.yml/config.json"])
+def test_an_output_that_can_not_be_written_is_a_problem_of_three_lines(
+    run: Run, spec: Path, tmp_path: Path, target: str
+) -> None:
+    (tmp_path / "a_folder").mkdir()
+    outcome = run("compile", spec, "--output", target, "--force")
+    assert outcome.code == 1 and len(outcome.err.splitlines()) == 3 and outcome.err.startswith("CompileError: ")
+    assert list((tmp_path / "a_folder").iterdir()) == []
+
+
+def test_an_interrupted_write_leaves_the_old_file_and_no_other(
+    run: Run, spec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "config.json"
+    target.write_text("old", encoding="utf-8")
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    assert run("compile", spec, "--output", "config.json", "--force").code == 130
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "tiny.yml"]
+    assert target.read_text(encoding="utf-8") == "old"
+
+
+def test_nothing_to_write_is_a_mistake_in_the_command_line(run: Run, spec: Path) -> None:
+    outcome = run("compile", spec)
+    assert outcome.code == 2 and f"Fix: eulerstack compile --preset {spec} --output-dir" in outcome.err
+
+
+def test_a_model_directory_is_announced_in_the_promised_lines(run: Run, spec: Path, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    outcome = run("compile", "--preset", spec, "--output-dir", "./my_model", "--seed", "7")
+    assert outcome.code == 0
+    assert outcome.out.splitlines() == [
+        "HF model saved: ./my_model",
+        "model_type: eulerstack",
+        f"params: {PARAMS / 1000:.1f}K ({PARAMS:,})",
+        "layers: 3",
+        "load: AutoModelForCausalLM.from_pretrained('./my_model', trust_remote_code=True)",
+    ]
+    written = {path.name for path in (tmp_path / "my_model").iterdir()}
+    assert {"config.json", "model.safetensors", "modeling_eulerstack.py", "configuration_eulerstack.py"} <= written
+    assert (tmp_path / "my_model" / "spec.yml").read_bytes() == spec.read_bytes()

@@ -1,0 +1,68 @@
+"""`eulerstack explain` shows the model and its price, readable at 80 columns."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from eulerstack.cli.terminal import cells
+from eulerstack.i18n import LANGUAGES
+from tests.cli.conftest import PARAMS, SPEC, Run
+
+
+def test_the_model_is_told_in_the_promised_lines(run: Run, spec: Path) -> None:
+    out = run("explain", "--preset", spec).out
+    for line in (
+        "Model: tiny",
+        "Dims: d_model=32, n_heads=4, n_kv_heads=2, head_dim=8, d_ff=128",
+        "Vocab: 64, max seq: 32, dtype: bfloat16",
+        "Positional: rope",
+        "Layer templates:",
+        "    mixer: attention {window: 8}",
+        "    ffn: mlp {bias: true}",
+        "    norm: rmsnorm, pre",
+        "    residual: sequential",
+        "Layer schedule:",
+        "  global x2, local x1 {residual: {scaling: 0.5}}",
+        "Total layers: 3",
+        "Head: causal_lm, tie_weights=True {logit_softcap: 30}",
+        "Compile target: huggingface",
+        f"Estimated params: {PARAMS / 1000:.1f}K ({PARAMS:,})",
+        f"Target params: 30.0K (30,000) (ratio: {PARAMS / 30000:.1%})",
+    ):
+        assert line in out.splitlines(), line
+
+
+def test_equal_layers_in_a_row_share_a_line_of_the_table(run: Run, spec: Path) -> None:
+    rows = run("explain", spec).out.splitlines()[-2:]
+    assert rows[0].startswith("0–1") and "global" in rows[0]
+    assert rows[1].startswith("2 ") and "local" in rows[1]
+
+
+def test_json_gives_sizes_costs_and_layers(run: Run, spec: Path) -> None:
+    data = json.loads(run("explain", spec, "--json").out)
+    assert data["params"] == {"total": PARAMS, "active": PARAMS, "embedding": 64 * 32, "target": 30000}
+    assert data["total_layers"] == 3
+    assert [(group["first"], group["last"]) for group in data["layers"]] == [(0, 1), (2, 2)]
+    keys_and_values = 2 * 2 * 8 * 2
+    assert data["cache_bytes"]["per_token"] == 3 * keys_and_values
+    assert data["cache_bytes"]["at_max_seq_len"] == (2 * 32 + 7) * keys_and_values
+    layers = sum(group["params"] * (group["last"] - group["first"] + 1) for group in data["layers"])
+    assert layers + 64 * 32 + 32 == PARAMS
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("preset", ["arch_intermediate_gemma2", "llm_16b_mistral"])
+def test_no_line_is_wider_than_the_terminal_in_any_language(run: Run, language: str, preset: str) -> None:
+    out = run("explain", preset, lang=language).out
+    assert [line for line in out.splitlines() if cells(line) > 80] == []
+
+
+def test_a_schedule_of_very_many_runs_is_cut_and_says_so(run: Run, spec: Path) -> None:
+    entries = "".join("  - { template: global }\n  - { template: local }\n" for _ in range(300))
+    head, tail = SPEC.split("layer_schedule:\n")
+    spec.write_text(head + "layer_schedule:\n" + entries + tail[tail.index("head:") :], encoding="utf-8")
+    out = run("explain", spec).out
+    assert "Rows left out: 400" in out.splitlines()[-1]

@@ -1,0 +1,114 @@
+"""`schema`, `presets` and `plugins` show what this installation knows."""
+
+from __future__ import annotations
+
+import json
+import types
+from pathlib import Path
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from eulerstack.plugins import Primitive, hookimpl
+from eulerstack.plugins import manager as manager_module
+from eulerstack.plugins.manager import PluginSource, get_registry, installed_sources, reset_registry
+from eulerstack.presets import find, presets
+from tests.cli.conftest import PARAMS, Run
+
+
+def test_the_schema_summary_names_every_section_primitive_and_default(run: Run) -> None:
+    out = run("schema").out
+    for words in ("model", "d_model*", "layer_schedule", "attention.window", "rope_theta", "default 10000.0"):
+        assert words in out
+    for primitive in get_registry().primitives():
+        assert f": {primitive.name}\n" in out
+
+
+def test_the_json_schema_is_one_and_lets_a_preset_pass(run: Run) -> None:
+    schema = json.loads(run("schema", "--json").out)
+    Draft202012Validator.check_schema(schema)
+    assert schema["$schema"].endswith("2020-12/schema")
+
+
+def test_the_presets_are_listed_with_sizes_and_summaries(run: Run) -> None:
+    lines = run("presets", "list").out.splitlines()
+    assert len(lines) == len(presets()) + 1
+    row = next(line for line in lines if line.startswith("llm_0p1b_simple "))
+    assert "~100.09M" in row and "pure attention" in row
+
+
+def test_the_presets_are_listed_for_programs(run: Run) -> None:
+    data = json.loads(run("presets", "list", "--json").out)
+    assert {preset["name"] for preset in data} == {preset.name for preset in presets()}
+    assert all(preset["params"] > 0 and preset["summary"] and Path(preset["path"]).is_file() for preset in data)
+
+
+@pytest.mark.parametrize("form", [("llm_0p1b_simple",), ("--preset", "llm_0p1b_simple")])
+def test_a_preset_is_shown_as_it_is_written(run: Run, form: tuple[str, ...]) -> None:
+    assert run("presets", "show", *form).out == find("llm_0p1b_simple").read_text(encoding="utf-8")
+
+
+def test_a_preset_is_summarised_for_programs(run: Run, spec: Path) -> None:
+    assert json.loads(run("presets", "show", spec, "--json").out)["params"]["total"] == PARAMS
+
+
+def test_an_unknown_preset_is_met_with_the_nearest(run: Run) -> None:
+    outcome = run("presets", "show", "llm_0p1b_sample")
+    assert outcome.code == 1 and "llm_0p1b_simple" in outcome.err
+
+
+def test_every_word_is_listed_with_its_plugin(run: Run) -> None:
+    lines = run("plugins", "list").out.splitlines()
+    for primitive in get_registry().primitives():
+        package, version = get_registry().origin(primitive)
+        assert any(line.split()[:4] == [primitive.kind, primitive.name, package, version] for line in lines)
+
+
+@pytest.fixture
+def with_faulty_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails() -> object:
+        raise ImportError("no triton here")
+
+    module = types.ModuleType("toy")
+    claimed = Primitive("vendor.toy.x", "mixer", "a toy", "toy.modules:X")
+    module.eulerstack_mixers = hookimpl(lambda: [claimed])  # type: ignore[attr-defined]
+    other = types.ModuleType("other")
+    other.eulerstack_mixers = hookimpl(lambda: [claimed])  # type: ignore[attr-defined]
+    sources = [
+        *installed_sources(),
+        PluginSource("gla", "acme-gla", "0.3", fails),
+        PluginSource("one", "toy-one", "1", lambda: module),
+        PluginSource("two", "toy-two", "1", lambda: other),
+    ]
+    monkeypatch.setattr(manager_module, "installed_sources", lambda: sources)
+    reset_registry()
+    yield  # type: ignore[misc]
+    reset_registry()
+
+
+@pytest.mark.usefixtures("with_faulty_plugins")
+def test_a_plugin_that_was_set_aside_is_listed_with_the_reason(run: Run) -> None:
+    outcome = run("plugins", "list")
+    assert outcome.code == 0 and outcome.err == ""
+    assert "acme-gla:gla: broken: " in outcome.out and "no triton here" in outcome.out
+    assert "toy-one:one: conflicting: vendor.toy.x" in outcome.out
+    data = {record["package"]: record for record in json.loads(run("plugins", "list", "--json").out)}
+    assert data["acme-gla"]["state"] == "broken" and "Traceback" in data["acme-gla"]["traceback"]
+    assert data["toy-two"]["primitives"] == [{"kind": "mixer", "name": "vendor.toy.x"}]
+
+
+@pytest.mark.usefixtures("with_faulty_plugins")
+def test_strict_mode_fails_every_command_but_the_list(run: Run, spec: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run("validate", spec).code == 0
+    monkeypatch.setenv("EULERSTACK_STRICT_PLUGINS", "1")
+    outcome = run("validate", spec)
+    assert outcome.code == 1 and outcome.err.startswith("CompatibilityError: ") and "acme-gla" in outcome.err
+    assert run("plugins", "list").code == 0
+
+
+@pytest.mark.usefixtures("with_faulty_plugins")
+def test_a_spec_that_needs_a_broken_plugin_is_told_so(run: Run, spec: Path) -> None:
+    text = spec.read_text(encoding="utf-8")
+    spec.write_text(text.replace("type: attention, attention: {}", "type: vendor.acme.gla"), encoding="utf-8")
+    outcome = run("validate", spec)
+    assert outcome.code == 1 and outcome.err.startswith("CompatibilityError: ") and "acme-gla" in outcome.err
