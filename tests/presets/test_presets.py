@@ -1,0 +1,161 @@
+"""The shipped presets: sizes, form, no warnings, and the counts the built models have."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+import eulerstack as es
+import eulerstack_presets
+from eulerstack.compiler.compile import build_on_meta
+from eulerstack.ir.types import ModelIR
+from eulerstack.plugins.manager import get_registry
+from eulerstack.schema import report
+
+FOLDER = Path(eulerstack_presets.__file__).parent
+PATHS = {path.stem: path for path in sorted(FOLDER.glob("*.yml"))}
+
+PROMISED_PARAMS = {
+    "arch_beginner_gpt2": 1.1e9,
+    "arch_beginner_llama": 1.1e9,
+    "arch_intermediate_mistral": 1.3e9,
+    "arch_intermediate_gemma2": 1.3e9,
+    "arch_intermediate_qwen_longctx": 1.3e9,
+    **{
+        f"llm_{size}_{variant}": params
+        for size, params in {"0p1b": 1e8, "0p8b": 8e8, "2b": 2e9, "4b": 4e9, "16b": 16e9}.items()
+        for variant in ("simple", "mistral")
+    },
+}
+SECTIONS = (
+    "schema_version",
+    "model",
+    "tokenizer_contract",
+    "embedding",
+    "layer_templates",
+    "layer_schedule",
+    "head",
+    "training_hints",
+)
+
+every_preset = pytest.mark.parametrize("name", sorted(PATHS))
+
+
+def ir_of(name: str) -> ModelIR:
+    return es.normalize_to_ir(es.load(name))
+
+
+def header_of(name: str) -> list[str]:
+    lines = PATHS[name].read_text(encoding="utf-8").splitlines()
+    return lines[: next(index for index, line in enumerate(lines) if not line.startswith("#"))]
+
+
+def windows_of(name: str) -> list[int | None]:
+    return [layer.mixer.params["window"] for layer in ir_of(name).layers]
+
+
+def test_every_promised_preset_is_there() -> None:
+    assert set(PATHS) == set(PROMISED_PARAMS)
+
+
+def test_presets_are_found_through_the_hook() -> None:
+    assert str(FOLDER) in {folder.path for folder in get_registry().presets()}
+
+
+@every_preset
+def test_size_is_within_ten_percent_of_the_promise(name: str) -> None:
+    assert es.count_parameters(ir_of(name)) == pytest.approx(PROMISED_PARAMS[name], rel=0.1)
+
+
+@every_preset
+def test_target_params_is_the_promise(name: str) -> None:
+    assert ir_of(name).model["target_params"] == PROMISED_PARAMS[name]
+
+
+@pytest.mark.torch
+@every_preset
+def test_declared_parameters_are_the_built_ones(name: str) -> None:
+    model = build_on_meta(ir_of(name))
+    model.tie_weights()
+    assert sum(parameter.numel() for parameter in model.parameters()) == es.count_parameters(ir_of(name))
+
+
+@every_preset
+def test_report_has_no_warnings(name: str) -> None:
+    assert [finding.what.render(str) for finding in report(ir_of(name), get_registry(), es.load(name))] == []
+
+
+@every_preset
+def test_header_says_what_it_teaches_where_it_is_from_and_how_hard_it_is(name: str) -> None:
+    header = header_of(name)
+    assert 3 <= len(header) <= 8
+    assert re.match(r"# [^:]+: .+\.$", header[0])
+    assert any(line.startswith("# Teaches: ") for line in header)
+    assert any(line.startswith("# Source: ") and re.search(r"\b(19|20)\d\d\b", line) for line in header)
+    assert re.match(r"# Tier [123] \([a-z /]+\), level: (beginner|intermediate|advanced|expert|llm)\.$", header[-1])
+
+
+@every_preset
+def test_sections_come_in_one_order(name: str) -> None:
+    spec = yaml.safe_load(PATHS[name].read_text(encoding="utf-8"))
+    assert list(spec) == [section for section in SECTIONS if section in spec]
+
+
+@every_preset
+def test_lines_fit_and_indent_by_two(name: str) -> None:
+    text = PATHS[name].read_text(encoding="utf-8")
+    assert text.endswith("\n") and not text.endswith("\n\n")
+    for line in text.splitlines():
+        assert len(line) <= 120 and line == line.rstrip() and "\t" not in line
+        assert (len(line) - len(line.lstrip(" "))) % 2 == 0
+
+
+@every_preset
+def test_file_and_model_bear_the_same_name(name: str) -> None:
+    assert ir_of(name).model["name"] == name.replace("_", "-")
+
+
+@every_preset
+def test_head_dim_lies_between_64_and_128(name: str) -> None:
+    assert 64 <= ir_of(name).model["head_dim"] <= 128
+
+
+@pytest.mark.parametrize("name", sorted(name for name in PATHS if name.endswith("_mistral")))
+def test_mistral_presets_repeat_one_global_and_three_sliding_layers(name: str) -> None:
+    windows = windows_of(name)
+    assert len(windows) % 4 == 0
+    assert windows[::4] == [None] * (len(windows) // 4)
+    assert all(window is not None for index, window in enumerate(windows) if index % 4)
+
+
+@pytest.mark.parametrize("size", ["0p1b", "0p8b", "2b", "4b", "16b"])
+def test_mistral_variant_differs_from_simple_in_the_window_alone(size: str) -> None:
+    simple, mistral = ir_of(f"llm_{size}_simple"), ir_of(f"llm_{size}_mistral")
+    assert es.count_parameters(simple) == es.count_parameters(mistral)
+    for layer, other in zip(simple.layers, mistral.layers, strict=True):
+        assert {**layer.mixer.params, "window": None, "window_mode": None} == {
+            **other.mixer.params,
+            "window": None,
+            "window_mode": None,
+        }
+        assert (layer.ffn, layer.norm, layer.residual) == (other.ffn, other.norm, other.residual)
+
+
+def test_gemma2_alternates_local_and_global() -> None:
+    windows = windows_of("arch_intermediate_gemma2")
+    assert windows == [4096, None] * (len(windows) // 2)
+
+
+def test_qwen_longctx_stretches_rope_four_times_to_32k() -> None:
+    ir = ir_of("arch_intermediate_qwen_longctx")
+    scaling = ir.embedding["rope_scaling"]
+    assert ir.model["max_seq_len"] == 32768 == scaling["factor"] * scaling["original_max_seq_len"]
+
+
+def test_gpt2_norms_come_after_the_sum_and_none_before_the_head() -> None:
+    ir = ir_of("arch_beginner_gpt2")
+    assert {(layer.norm.type, layer.norm.position) for layer in ir.layers} == {("layernorm", "post")}
+    assert ir.final_norm is None

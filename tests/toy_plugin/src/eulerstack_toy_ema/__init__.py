@@ -1,0 +1,1 @@
+"""A gated exponential moving average as an EulerStack mixer."""

@@ -1,0 +1,291 @@
+"""A third party's mixer, through the public hooks alone: declared, priced, built, exported, loaded, generated from."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tomllib
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+import eulerstack as es
+from eulerstack.cli import main
+from eulerstack.compiler.cost import model_cost
+from eulerstack.errors import CompatibilityError, ValidationError
+from eulerstack.plugins.manager import Registry, get_registry, reset_registry
+from eulerstack.plugins.sources import installed_sources
+
+HERE = Path(__file__).parent
+SPEC = HERE / "toy.yml"
+
+LOAD_WITHOUT_EULERSTACK = """
+import json, sys
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("eulerstack", "eulerstack_mixers", "eulerstack_toy_ema"):
+            raise ModuleNotFoundError(f"{name} is not installed here", name=name)
+
+sys.meta_path.insert(0, Absent())
+import torch
+from transformers import AutoModelForCausalLM
+
+torch.set_num_threads(1)
+model = AutoModelForCausalLM.from_pretrained(sys.argv[1], trust_remote_code=True).eval()
+ids = torch.tensor([json.loads(sys.argv[2])])
+with torch.no_grad():
+    logits = model(ids).logits
+tokens = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=8, do_sample=False, pad_token_id=0)
+print(json.dumps({"logits": logits[0, -1, :8].tolist(), "tokens": tokens[0].tolist()}))
+"""
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that holds what installing the package would put into site-packages."""
+    folder = tmp_path_factory.mktemp("site")
+    project = tomllib.loads((HERE / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    info = folder / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
+    info.mkdir()
+    info.joinpath("METADATA").write_text(
+        f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n", encoding="utf-8"
+    )
+    entries = "\n".join(f"{name} = {value}" for name, value in project["entry-points"]["eulerstack"].items())
+    info.joinpath("entry_points.txt").write_text(f"[eulerstack]\n{entries}\n", encoding="utf-8")
+    (folder / "eulerstack_toy_ema").symlink_to(HERE / "src" / "eulerstack_toy_ema")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def installed(site: Path) -> Iterator[None]:
+    """The package is installed in this process."""
+    sys.path.insert(0, str(site))
+    reset_registry()
+    torch.set_num_threads(1)
+    yield
+    sys.path.remove(str(site))
+    for name in [name for name in sys.modules if name.partition(".")[0] == "eulerstack_toy_ema"]:
+        del sys.modules[name]
+    reset_registry()
+
+
+@pytest.fixture
+def model(installed: None) -> torch.nn.Module:
+    """The toy model with every parameter moved off its initial value."""
+    built = es.compile_to_hf_model(es.normalize_to_ir(es.load(SPEC)), seed=0).eval()
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in built.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+    return built
+
+
+@pytest.fixture(scope="module")
+def directory(installed: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The exported toy model."""
+    output = tmp_path_factory.mktemp("export") / "toy"
+    assert main(["compile", "--preset", str(SPEC), "--output-dir", str(output)]) == 0
+    return output
+
+
+def some_ids(time: int = 21, batch: int = 2) -> torch.Tensor:
+    return torch.randint(1, 32000, (batch, time), generator=torch.Generator().manual_seed(2))
+
+
+def test_the_mixer_comes_from_its_own_distribution(installed: None) -> None:
+    assert get_registry().origin(get_registry().get("mixer", "vendor.toy.ema")) == ("eulerstack-toy-ema", "0.1.0")
+
+
+def test_plugins_list_shows_it(installed: None, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plugins", "list", "--json"]) == 0
+    (record,) = [each for each in json.loads(capsys.readouterr().out) if each["package"] == "eulerstack-toy-ema"]
+    assert record["state"] == "ok"
+    assert [(each["kind"], each["name"]) for each in record["primitives"]] == [("mixer", "vendor.toy.ema")]
+
+
+def test_the_spec_validates_without_warnings(installed: None, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--lang", "en", "validate", "--preset", str(SPEC), "--report"]) == 0
+    assert "warning" not in capsys.readouterr().out.lower()
+
+
+def test_explain_names_the_mixer_and_the_exact_size(installed: None, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--lang", "en", "explain", "--preset", str(SPEC)]) == 0
+    output = capsys.readouterr().out
+    assert "vendor.toy.ema" in output
+    assert f"{es.count_parameters(es.normalize_to_ir(es.load(SPEC))):,}" in output
+
+
+@pytest.mark.parametrize(
+    ("written", "path"),
+    [("{ half_life: -1 }", "half_life"), ("{ half_life: true }", "half_life"), ("{ halflife: 8 }", "halflife")],
+)
+def test_wrong_words_of_the_block_are_located(installed: None, tmp_path: Path, written: str, path: str) -> None:
+    spec = tmp_path / "wrong.yml"
+    spec.write_text(SPEC.read_text(encoding="utf-8").replace("{ half_life: 8.0 }", written), encoding="utf-8")
+    with pytest.raises(ValidationError) as caught:
+        es.validate_v2(es.load(spec))
+    (diagnostic,) = caught.value.diagnostics
+    assert diagnostic.path.endswith(path) and diagnostic.location.line == 18
+
+
+def test_asserting_a_kv_cache_is_a_contradiction(installed: None, tmp_path: Path) -> None:
+    spec = tmp_path / "wrong.yml"
+    spec.write_text(SPEC.read_text(encoding="utf-8").replace("ssm_state: true", "kv_cache: true"), encoding="utf-8")
+    with pytest.raises(CompatibilityError):
+        es.validate_v2(es.load(spec))
+
+
+def test_without_the_plugin_the_error_names_the_mixer() -> None:
+    without = Registry(source for source in installed_sources() if source.own)
+    with pytest.raises(CompatibilityError, match="vendor.toy.ema"):
+        es.normalize_to_ir(es.load(SPEC), without)
+
+
+def test_validating_and_explaining_import_no_torch(site: Path) -> None:
+    code = (
+        "import sys; from eulerstack.cli import main\n"
+        f"assert main(['validate', '--preset', {str(SPEC)!r}, '--report']) == 0\n"
+        f"assert main(['explain', '--preset', {str(SPEC)!r}]) == 0\n"
+        "assert 'eulerstack_toy_ema' in sys.modules\n"
+        "assert not {'torch', 'transformers'} & set(sys.modules)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(site)}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment, stdout=subprocess.DEVNULL)
+
+
+def test_declared_parameters_are_the_built_ones(model: torch.nn.Module) -> None:
+    ir = es.normalize_to_ir(es.load(SPEC))
+    assert es.count_parameters(ir) == sum(parameter.numel() for parameter in model.parameters())
+    mixer = get_registry().get("mixer", "vendor.toy.ema")
+    declared = model_cost(ir).layers[0].mixer.params
+    assert declared == sum(parameter.numel() for parameter in model.model.layers[0].mixer.parameters())
+    assert mixer.kind == "mixer"
+
+
+def test_declared_state_is_what_the_cache_holds(model: torch.nn.Module) -> None:
+    ir = es.normalize_to_ir(es.load(SPEC))
+    with torch.no_grad():
+        cache = model(some_ids(), use_cache=True).past_key_values
+    declared = model_cost(ir).layers[0].mixer.state_bytes_fixed
+    assert cache.layers[0].state_bytes == 2 * declared
+
+
+def test_half_life_sets_the_first_decay(installed: None) -> None:
+    model = es.compile_to_hf_model(es.normalize_to_ir(es.load(SPEC)), seed=0)
+    decay = torch.sigmoid(model.model.layers[0].mixer.decay_logit)
+    torch.testing.assert_close(decay**8, torch.full_like(decay, 0.5))
+
+
+def test_future_tokens_never_change_the_past(model: torch.nn.Module) -> None:
+    ids = some_ids()
+    changed = ids.clone()
+    changed[:, 13:] = (changed[:, 13:] + 1) % 32000
+    with torch.no_grad():
+        torch.testing.assert_close(model(ids).logits[:, :13], model(changed).logits[:, :13], atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("chunks", [[1] * 21, [5, 1, 9, 2, 4], [20, 1]])
+def test_cached_decoding_equals_the_full_forward(model: torch.nn.Module, chunks: list[int]) -> None:
+    ids = some_ids()
+    cache = None
+    pieces = []
+    with torch.no_grad():
+        full = model(ids).logits
+        for piece in ids.split(chunks, dim=1):
+            output = model(piece, past_key_values=cache, use_cache=True)
+            cache = output.past_key_values
+            pieces.append(output.logits)
+    torch.testing.assert_close(torch.cat(pieces, dim=1), full, atol=1e-5, rtol=0)
+
+
+def test_left_padding_neither_enters_nor_decays_the_state(model: torch.nn.Module) -> None:
+    ids = some_ids(batch=1)
+    padded = torch.cat((torch.full((1, 4), 7), ids), dim=1)
+    mask = torch.ones_like(padded)
+    mask[:, :4] = 0
+    with torch.no_grad():
+        alone = model(ids).logits
+        prefill = model(padded[:, :-3], attention_mask=mask[:, :-3], use_cache=True)
+        rest = model(padded[:, -3:], attention_mask=mask, past_key_values=prefill.past_key_values, use_cache=True)
+    torch.testing.assert_close(prefill.logits[:, 4:], alone[:, :-3], atol=1e-5, rtol=0)
+    torch.testing.assert_close(rest.logits, alone[:, -3:], atol=1e-5, rtol=0)
+
+
+def test_packed_sequences_stay_apart(model: torch.nn.Module) -> None:
+    first, second = some_ids(9, batch=1), some_ids(12, batch=1)
+    mixer = model.model.layers[0].mixer
+    hidden = torch.randn(1, 21, 64, generator=torch.Generator().manual_seed(3))
+    positions = torch.cat((torch.arange(9), torch.arange(12))).unsqueeze(0)
+    with torch.no_grad():
+        packed = mixer(hidden, position_ids=positions)
+        apart = torch.cat((mixer(hidden[:, : first.shape[1]]), mixer(hidden[:, -second.shape[1] :])), dim=1)
+    torch.testing.assert_close(packed, apart, atol=1e-6, rtol=0)
+
+
+def test_the_scan_equals_the_naive_recurrence_forward_and_backward(installed: None) -> None:
+    from eulerstack_toy_ema.modules.ema import scan_averages
+    from eulerstack_toy_ema.reference.ema import naive_ema
+
+    generator = torch.Generator().manual_seed(4)
+    inputs = torch.randn(2, 37, 8, generator=generator, dtype=torch.float64, requires_grad=True)
+    decay = torch.rand(8, generator=generator, dtype=torch.float64, requires_grad=True)
+    scanned = scan_averages((1 - decay) * inputs, decay.expand_as(inputs), torch.zeros(2, 8, dtype=torch.float64))
+    naive = naive_ema(inputs, decay)
+    torch.testing.assert_close(scanned, naive)
+    weights = torch.randn(naive.shape, generator=generator, dtype=torch.float64)
+    for ours, theirs in zip(
+        torch.autograd.grad((scanned * weights).sum(), (inputs, decay)),
+        torch.autograd.grad((naive * weights).sum(), (inputs, decay)),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_the_export_holds_the_mixer_and_no_import_of_its_package(directory: Path) -> None:
+    source = (directory / "modeling_eulerstack.py").read_text(encoding="utf-8")
+    assert "class ToyEMA(nn.Module)" in source
+    assert "import eulerstack" not in source and "from eulerstack" not in source
+    assert json.loads((directory / "config.json").read_text(encoding="utf-8"))["model_type"] == "eulerstack"
+
+
+def test_the_export_loads_and_generates_where_nothing_of_ours_is_installed(directory: Path, tmp_path: Path) -> None:
+    ids = some_ids(batch=1)[0].tolist()
+    environment = {**os.environ, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", LOAD_WITHOUT_EULERSTACK, str(directory), json.dumps(ids)],
+        check=True,
+        env=environment,
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+    )
+    loaded = json.loads(done.stdout.decode().splitlines()[-1])
+    built = es.compile_to_hf_model(es.normalize_to_ir(es.load(SPEC)), seed=0).eval()
+    with torch.no_grad():
+        logits = built(torch.tensor([ids])).logits[0, -1, :8]
+        tokens = built.generate(
+            torch.tensor([ids]),
+            attention_mask=torch.ones(1, len(ids), dtype=torch.long),
+            max_new_tokens=8,
+            do_sample=False,
+            pad_token_id=0,
+        )
+    torch.testing.assert_close(torch.tensor(loaded["logits"]), logits, atol=1e-6, rtol=0)
+    assert loaded["tokens"] == tokens[0].tolist()
+
+
+def test_the_wheel_holds_the_package_and_its_entry_point(tmp_path: Path) -> None:
+    pytest.importorskip("hatchling")
+    code = f"from hatchling.build import build_wheel; build_wheel({str(tmp_path)!r})"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=HERE, stdout=subprocess.DEVNULL)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        (entry_points,) = [name for name in names if name.endswith("entry_points.txt")]
+        assert "toy-ema = eulerstack_toy_ema.plugin" in archive.read(entry_points).decode()
+    assert {f"eulerstack_toy_ema/{part}/ema.py" for part in ("declarations", "modules", "reference")} <= names
