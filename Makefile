@@ -1,0 +1,68 @@
+# `make` alone lists the commands. Nothing has to be installed but Python 3.11 or newer, with its venv module.
+.DEFAULT_GOAL := help
+.PHONY: help venv dev quickstart test lint format catalogs tokenizer wheels clean distclean
+
+PYTHON ?= $(firstword $(foreach name,python3.11 python3 python,$(shell $(name) -c \
+	"import sys, venv, ensurepip; sys.version_info >= (3, 11) and print('$(name)')" 2>/dev/null)))
+TOX := .tox/tools/bin/tox
+PROJECTS := $(wildcard pyproject.toml eulerstack-*/pyproject.toml eulerstack-plugins/*/pyproject.toml)
+
+# pip takes the tested versions, also where it builds; relative, because pip splits the variable at spaces.
+export PIP_CONSTRAINT := constraints.txt
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+help: ## list the commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+venv: .venv/installed ## install the checkout, live, into .venv
+
+dev: .venv/installed-dev ## the same with the tools of development
+
+quickstart: .venv/installed ## compile a preset, load it where eulerstack can't be imported, generate text
+	@.venv/bin/python scripts/quickstart.py
+
+test: $(TOX) ## run every check in environments of its own; one of them: make test ENV=lint
+	@$(TOX) run $(if $(ENV),-e $(ENV))
+
+lint: $(TOX) ## style, types, import directions, catalogs
+	@$(TOX) run -e lint
+
+format: .venv/installed-dev ## rewrite the sources in the common style
+	@.venv/bin/ruff format . && .venv/bin/ruff check --fix .
+
+catalogs: .venv/installed-dev ## take the messages from the sources into the five catalogs, and compile these
+	@.venv/bin/python tools/catalogs.py update && .venv/bin/python tools/catalogs.py compile
+
+tokenizer: .venv/installed-dev ## train the shipped tokenizer anew
+	@.venv/bin/python tools/train_tokenizer.py
+
+wheels: .venv/installed-dev ## build the wheels into dist/
+	@for project in . $(filter-out .,$(patsubst %/,%,$(dir $(filter-out pyproject.toml,$(PROJECTS))))); do \
+		.venv/bin/python -m build --wheel --outdir dist "$$project" || exit 1; done
+
+clean: ## remove what is built; the environments stay
+	@rm -rf build dist eulerstack-*/dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -type d -not -path './.venv/*' -not -path './.tox/*' -prune -exec rm -rf {} +
+
+distclean: clean ## remove the environments too
+	@rm -rf .venv .tox
+
+.venv/bin/python:
+	@$(if $(PYTHON),,$(error No Python 3.11 or newer with venv was found; name one: make PYTHON=/path/to/python))
+	@$(PYTHON) -m venv .venv
+
+.venv/installed: $(PROJECTS) constraints.txt build_tools/live_siblings.py | .venv/bin/python
+	@echo "Installing eulerstack from this checkout into .venv"
+	@.venv/bin/python -m pip install --quiet --no-compile --editable .
+	@touch $@
+
+.venv/installed-dev: $(PROJECTS) constraints.txt build_tools/live_siblings.py | .venv/bin/python
+	@echo "Installing eulerstack from this checkout into .venv, with the tools of development"
+	@.venv/bin/python -m pip install --quiet --no-compile --editable ".[dev]"
+	@touch $@ .venv/installed
+
+$(TOX): constraints.txt
+	@$(if $(PYTHON),,$(error No Python 3.11 or newer with venv was found; name one: make PYTHON=/path/to/python))
+	@$(PYTHON) -m venv .tox/tools
+	@.tox/tools/bin/python -m pip install --quiet tox
+	@touch $@

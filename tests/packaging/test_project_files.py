@@ -1,0 +1,80 @@
+"""Files that must agree with each other do."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+import eulerstack
+
+ROOT = Path(__file__).resolve().parents[2]
+PROJECTS = sorted([ROOT / "pyproject.toml", *ROOT.glob("eulerstack-*/pyproject.toml")])
+
+
+def project(path: Path) -> dict:
+    """The [project] table of a pyproject.toml."""
+    return tomllib.loads(path.read_text(encoding="utf-8"))["project"]
+
+
+def constraints(name: str) -> dict[str, str]:
+    """The versions of a constraints file by normalised name."""
+    lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
+    requirements = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    return {each.name.lower().replace("_", "-"): str(each.specifier).removeprefix("==") for each in requirements}
+
+
+def test_every_distribution_and_the_module_say_the_same_version() -> None:
+    versions = {project(path)["version"] for path in PROJECTS}
+    cited = str(yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))["version"])
+    assert versions | {eulerstack.__version__, cited} == {"1.0.0"}
+
+
+@pytest.mark.parametrize("path", PROJECTS, ids=lambda path: path.parent.name)
+def test_every_project_carries_the_same_license(path: Path) -> None:
+    assert (path.parent / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
+
+
+@pytest.mark.parametrize("path", PROJECTS, ids=lambda path: path.parent.name)
+def test_every_direct_requirement_has_a_tested_version_that_fits(path: Path) -> None:
+    data = project(path)
+    lines = data["dependencies"] + sum(data.get("optional-dependencies", {}).values(), [])
+    tested = constraints("constraints.txt")
+    for requirement in map(Requirement, lines):
+        if not requirement.name.startswith("eulerstack"):
+            assert requirement.specifier.contains(tested[requirement.name.lower()]), requirement
+
+
+def test_the_oldest_transformers_tested_is_the_oldest_allowed() -> None:
+    lines = project(ROOT / "eulerstack-core" / "pyproject.toml")["optional-dependencies"]["hf"]
+    (allowed,) = (each.specifier for each in map(Requirement, lines) if each.name == "transformers")
+    oldest = constraints("constraints-oldest.txt")["transformers"]
+    assert f">={oldest}" in map(str, allowed)
+    assert constraints("constraints-oldest.txt")["torch"] == constraints("constraints.txt")["torch"]
+
+
+def test_the_range_of_torch_ends_at_the_version_tested() -> None:
+    lines = project(ROOT / "eulerstack-core" / "pyproject.toml")["optional-dependencies"]["hf"]
+    (allowed,) = (each.specifier for each in map(Requirement, lines) if each.name == "torch")
+    tested = constraints("constraints.txt")["torch"]
+    major, minor, _ = tested.split(".")
+    assert allowed.contains(tested)
+    assert not (allowed & SpecifierSet(f">={major}.{int(minor) + 1}")).contains(f"{major}.{int(minor) + 1}.0")
+
+
+def test_make_alone_lists_every_command() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
+    printed = subprocess.run(["make", "--no-print-directory"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert set(re.findall(r"^  make ([a-z]+) ", printed.stdout, re.M)) == targets
+
+
+def test_the_commit_hook_calls_a_command_that_exists() -> None:
+    (hook,) = yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text(encoding="utf-8"))
+    assert "eulerstack validate" in hook["entry"]
+    assert "eulerstack = " in (ROOT / "eulerstack-core" / "pyproject.toml").read_text(encoding="utf-8")
