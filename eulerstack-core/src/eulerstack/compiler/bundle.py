@@ -12,13 +12,12 @@ from __future__ import annotations
 
 import ast
 import importlib.util
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
 from eulerstack.errors import CompileError, Diagnostic, msg
-from eulerstack.plugins.primitive import Primitive
 
 SKELETON = "eulerstack.hf.modeling"
 ROOTS = ("EulerStackForCausalLM", "EulerStackModel", "EulerStackConfig")
@@ -51,29 +50,32 @@ class SourceModule:
         return next((item for item in self.items if name in item.binds), None)
 
 
-def bundle(primitives: Iterable[Primitive], header: str) -> str:
-    """The text of `modeling_eulerstack.py` for a model that uses `primitives`.
+def bundle(classes: Mapping[tuple[str, str, str], str], header: str) -> str:
+    """The text of `modeling_eulerstack.py` for a model that uses `classes`.
+
+    `classes` maps (kind, type, variant) to "package.module:Class".
 
     Errors: CompileError when a source file breaks the discipline above.
     """
-    primitives = sorted(primitives, key=lambda primitive: (primitive.kind, primitive.name))
-    targets = {(p.kind, p.name): p.module.partition(":")[::2] for p in primitives}
+    targets = {key: path.partition(":")[::2] for key, path in sorted(classes.items())}
     own_packages = frozenset({"eulerstack", *(module.split(".")[0] for module, _ in targets.values())})
     walk = _Walk(own_packages)
     for module, name in targets.values():
         walk.reach(module, name)
     for root in ROOTS:
         walk.reach(SKELETON, root)
-    table = "".join(f'    ("{kind}", "{name}"): {class_name},\n' for (kind, name), (_, class_name) in targets.items())
+    table = "".join(f'    ("{kind}", "{name}", "{variant}"): {class_name},\n'
+        for (kind, name, variant), (_, class_name) in targets.items()
+    )
     parts = [f'"""{header}"""', "\n".join(_import_lines(walk.imports))]
     for module, items in walk.in_order():
         parts += [_section(module), *(item.source for item in items)]
     parts.append(
         "# Which class computes each primitive of this model.\n"
         f"PRIMITIVES = {{\n{table}}}\n\n\n"
-        "def primitive_class(kind, name):\n"
-        '    """The class that computes primitive `name`."""\n'
-        "    return PRIMITIVES[kind, name]"
+        "def primitive_class(kind, node):\n"
+        '    """The class that computes a node of the architecture."""\n'
+        '    return PRIMITIVES[kind, node["type"], node.get("class", "")]'
     )
     return "\n\n\n".join(part.rstrip("\n") for part in parts) + "\n"
 

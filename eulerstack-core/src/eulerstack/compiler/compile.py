@@ -15,7 +15,7 @@ from eulerstack.hf.ecosystem import ecosystem_fields
 from eulerstack.ir.printer import to_data
 from eulerstack.ir.types import LayerIR, ModelIR
 from eulerstack.plugins.manager import get_registry
-from eulerstack.plugins.primitive import CacheLayer, Primitive
+from eulerstack.plugins.primitive import CacheLayer, Params, Primitive
 
 if TYPE_CHECKING:
     import torch
@@ -33,6 +33,7 @@ AUTO_MAP = {
 def compile_ir(ir: ModelIR) -> dict[str, Any]:
     """The content of `config.json`: the architecture and the names that the ecosystem reads."""
     architecture = to_data(ir)
+    _name_variants(architecture)
     caches = [_cache_of(layer) for layer in ir.layers]
     windows = [cache.window for cache in caches if cache.window is not None]
     # transformers knows one window a model; the most frequent one gets its name.
@@ -84,17 +85,44 @@ def tensor_parallel_plan(ir: ModelIR) -> dict[str, str]:
     return {f"layers.{index}.{name}": style for index, plan in enumerate(plans) for name, style in plan.items()}
 
 
+def nodes_of(ir: ModelIR) -> Iterator[tuple[str, str, Params]]:
+    """(kind, type, params) of every primitive that a model needs, repetitions included."""
+    yield "position", ir.embedding["positional"], {}
+    yield "head", ir.head.type, ir.head.params
+    if ir.final_norm is not None:
+        yield "norm", ir.final_norm.type, ir.final_norm.params
+    for layer in dict.fromkeys(ir.layers):
+        yield "mixer", layer.mixer.type, layer.mixer.params
+        yield "ffn", layer.ffn.type, layer.ffn.params
+        yield "norm", layer.norm.type, layer.norm.params
+        yield "residual", layer.residual.type, layer.residual.params
+        if layer.mixer.params.get("rope"):
+            yield "position", "rope", {}
+
+
 def used_primitives(ir: ModelIR) -> list[Primitive]:
     """The primitives that a model needs, each once."""
-    used = {("position", ir.embedding["positional"]), ("head", ir.head.type)}
-    if ir.final_norm is not None:
-        used.add(("norm", ir.final_norm.type))
-    for layer in ir.layers:
-        used |= {("mixer", layer.mixer.type), ("ffn", layer.ffn.type), ("norm", layer.norm.type)}
-        used.add(("residual", layer.residual.type))
-        if layer.mixer.params.get("rope"):
-            used.add(("position", "rope"))
-    return [get_registry().get(kind, name) for kind, name in sorted(used)]
+    return [get_registry().get(kind, name) for kind, name in sorted({(kind, name) for kind, name, _ in nodes_of(ir)})]
+
+
+def used_classes(ir: ModelIR) -> dict[tuple[str, str, str], str]:
+    """The "package.module:Class" by (kind, type, variant) of everything that a model is built from."""
+    classes = {}
+    for kind, name, params in nodes_of(ir):
+        primitive = get_registry().get(kind, name)
+        classes[kind, name, primitive.variant(params)] = primitive.class_path(params)
+    return classes
+
+
+def _name_variants(architecture: dict[str, Any]) -> None:
+    """Writes `class` into every node whose class depends on its parameters, for exports, which have no declarations."""
+    nodes = [(kind, block[kind]) for block in architecture["blocks"] for kind in ("mixer", "ffn", "norm", "residual")]
+    nodes.append(("head", architecture["head"]))
+    if architecture["final_norm"] is not None:
+        nodes.append(("norm", architecture["final_norm"]))
+    for kind, node in nodes:
+        if variant := get_registry().get(kind, node["type"]).variant(node["params"]):
+            node["class"] = variant
 
 
 def compile_to_hf_model(ir: ModelIR, seed: int | None = None) -> EulerStackForCausalLM:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from eulerstack import __version__
 from eulerstack.compiler.bundle import bundle
-from eulerstack.compiler.compile import FORMAT_VERSION, build_on_meta, compile_ir, used_primitives
+from eulerstack.compiler.compile import FORMAT_VERSION, build_on_meta, compile_ir, used_classes, used_primitives
 from eulerstack.compiler.tokenizer import copy_tokenizer
 from eulerstack.compiler.weights import write_weights
 from eulerstack.errors import CompileError, Diagnostic, msg
@@ -109,7 +109,7 @@ def write_directory(
 def write_source(ir: ModelIR, folder: Path) -> None:
     """Writes the two Python files that the auto classes load."""
     header = HEADER.format(name=ir.model["name"], version=__version__)
-    (folder / "modeling_eulerstack.py").write_text(bundle(used_primitives(ir), header), encoding="utf-8")
+    (folder / "modeling_eulerstack.py").write_text(bundle(used_classes(ir), header), encoding="utf-8")
     (folder / "configuration_eulerstack.py").write_text(CONFIGURATION_FILE, encoding="utf-8")
 
 

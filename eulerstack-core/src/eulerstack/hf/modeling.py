@@ -44,11 +44,11 @@ class EulerStackDecoderLayer(GradientCheckpointingLayer):
     def __init__(self, config: Any, block: dict[str, Any], layer_idx: int):
         super().__init__()
         mixer, ffn, norm, residual = block["mixer"], block["ffn"], block["norm"], block["residual"]
-        self.mixer = primitive_class("mixer", mixer["type"])(config, mixer["params"], layer_idx)
-        self.ffn = primitive_class("ffn", ffn["type"])(config, ffn["params"])
-        self.residual = primitive_class("residual", residual["type"])(config, residual["params"], norm["position"])
+        self.mixer = primitive_class("mixer", mixer)(config, mixer["params"], layer_idx)
+        self.ffn = primitive_class("ffn", ffn)(config, ffn["params"])
+        self.residual = primitive_class("residual", residual)(config, residual["params"], norm["position"])
         for slot in self.residual.norm_slots(norm["position"]):
-            self.add_module(slot, primitive_class("norm", norm["type"])(config.hidden_size, norm["params"]))
+            self.add_module(slot, primitive_class("norm", norm)(config.hidden_size, norm["params"]))
 
     def forward(
         self,
@@ -93,7 +93,7 @@ class EulerStackPreTrainedModel(PreTrainedModel):
     def __init__(self, config: Any, *args: Any, **kwargs: Any):
         config.verify()
         blocks = config.architecture["blocks"]
-        position = primitive_class("position", config.architecture["embedding"]["positional"])
+        position = primitive_class("position", {"type": config.architecture["embedding"]["positional"]})
         if position.attention_bias is not None:
             # A bias of its own for every head is an additive mask, which only eager and sdpa take.
             self._supports_flash_attn = self._supports_flex_attn = self._supports_attention_backend = False
@@ -120,7 +120,7 @@ class EulerStackModel(EulerStackPreTrainedModel):
         blocks = [architecture["blocks"][index] for index in architecture["layers"]]
         scale = config.hidden_size**0.5 if embedding["scale"] == "sqrt_d_model" else embedding["scale"]
         self.embed_tokens = ScaledEmbedding(config.vocab_size, config.hidden_size, config.pad_token_id, scale)
-        position = primitive_class("position", embedding["positional"])
+        position = primitive_class("position", {"type": embedding["positional"]})
         self.position = position(config) if position.additive else None
         self.attention_bias = position.attention_bias
         self.dropout = nn.Dropout(architecture["training_hints"]["dropout"])
@@ -131,7 +131,7 @@ class EulerStackModel(EulerStackPreTrainedModel):
         self.norm = (
             nn.Identity()
             if final_norm is None
-            else primitive_class("norm", final_norm["type"])(config.hidden_size, final_norm["params"])
+            else primitive_class("norm", final_norm)(config.hidden_size, final_norm["params"])
         )
         # Layers that rotate alike share one table of cosines and sines.
         ropes: list[Any] = []
@@ -142,7 +142,7 @@ class EulerStackModel(EulerStackPreTrainedModel):
             if rope is not None and rope not in ropes:
                 ropes.append(rope)
             self.rope_of_layer.append(None if rope is None else ropes.index(rope))
-        self.rotary_embs = nn.ModuleList([primitive_class("position", "rope")(config, rope) for rope in ropes])
+        self.rotary_embs = nn.ModuleList([primitive_class("position", {"type": "rope"})(config, rope) for rope in ropes])
         self.gradient_checkpointing = False
         self.post_init()
 
@@ -221,7 +221,7 @@ class EulerStackForCausalLM(EulerStackPreTrainedModel, GenerationMixin):
         self.vocab_size = config.vocab_size
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         head = config.architecture["head"]
-        self.head = primitive_class("head", head["type"])(config, head["params"])
+        self.head = primitive_class("head", head)(config, head["params"])
         self.post_init()
 
     def create_masks_for_generate(

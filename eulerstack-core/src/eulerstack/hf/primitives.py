@@ -6,7 +6,11 @@ from typing import Any
 from eulerstack.plugins.manager import get_registry
 
 
-def primitive_class(kind: str, name: str) -> Any:
-    """The class that computes primitive `name`. Errors: LookupError when no plugin provides it."""
-    module, _, attribute = get_registry().get(kind, name).module.partition(":")
+def primitive_class(kind: str, node: dict[str, Any]) -> Any:
+    """The class that computes a node of the architecture, {"type", "params"}.
+
+    Errors: LookupError when no plugin provides it.
+    """
+    primitive = get_registry().get(kind, node["type"])
+    module, _, attribute = primitive.class_path(node.get("params", {})).partition(":")
     return getattr(import_module(module), attribute)

@@ -117,6 +117,7 @@ class Primitive:
     norm_slots  position -> names of the norms a layer of this residual holds (residuals only)
     tensor_parallel  params -> {submodule: style}, as transformers' plans name them
     module    "package.module:Class", imported only to build or export
+    implementations  params -> "package.module:Class", where the class depends on the parameters; None: always `module`
     reference "package.module:function": a naive implementation for tests and readers
     """
 
@@ -124,6 +125,7 @@ class Primitive:
     kind: Kind
     summary: str
     module: str
+    implementations: Callable[[Params], str] | None = None
     paper: str = ""
     schema: Mapping[str, Any] | None = None
     inline: Mapping[str, Any] = field(default_factory=dict)
@@ -137,6 +139,14 @@ class Primitive:
     kernels: tuple[Kernel, ...] = ()
     requires: tuple[str, ...] = ()
     reference: str = ""
+
+    def class_path(self, params: Params) -> str:
+        """ "package.module:Class" of what computes this primitive with these parameters."""
+        return self.module if self.implementations is None else self.implementations(params)
+
+    def variant(self, params: Params) -> str:
+        """The name of the class where it depends on the parameters, otherwise ""."""
+        return "" if self.implementations is None else self.implementations(params).partition(":")[2]
 
 
 @dataclass(frozen=True)
