@@ -6,7 +6,6 @@ The table below must name every field of the assembled schema; a field that is m
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -16,6 +15,8 @@ import eulerstack as es
 from eulerstack.compiler.compile import compile_ir
 from eulerstack.plugins.manager import get_registry
 from eulerstack.schema.assemble import assemble
+from tests.model.case import Case
+from tests.model.mixers import modules
 from tests.model.specs import built, changed, tiny_spec, tokens
 
 ATTENTION = "layer_templates.decoder.mixer.attention"
@@ -31,15 +32,6 @@ LONGROPE = {
 }
 LLAMA3 = {"type": "llama3", "factor": 8.0, "original_max_seq_len": 16}
 DYNAMIC = {"type": "dynamic", "factor": 4.0, "original_max_seq_len": 8}
-
-
-@dataclass(frozen=True)
-class Case:
-    """What happens when `changes` are made to the tiny spec after `given` (which both sides have)."""
-
-    effect: str  # function, parameters, training (only while training), fact (exported only)
-    changes: dict[str, Any]
-    given: dict[str, Any] = field(default_factory=dict)
 
 
 def scaling(word: str, value: Any, base: dict[str, Any]) -> Case:
@@ -168,6 +160,7 @@ CASES: dict[str, Case] = {
     "scaling.llama3.high_freq_factor": scaling("high_freq_factor", 40.0, LLAMA3),
     "scaling.llama3.original_max_seq_len": scaling("original_max_seq_len", 64, LLAMA3),
 }
+CASES |= {path: case for mixer in modules() for path, case in mixer.CASES.items()}
 
 
 def declared_fields() -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tests.model.mixers import modules
 from tests.model.specs import changed, tiny_spec
 
 ATTENTION = "layer_templates.decoder.mixer.attention"
@@ -81,14 +82,17 @@ def _variants() -> dict[str, dict[str, Any]]:
     return variants
 
 
-VARIANTS = _variants()
-EAGER_ONLY = {"softcap"}
-EAGER_AND_SDPA_ONLY = {"alibi", "alibi_window"}
+VARIANTS = _variants() | {name: spec for mixer in modules() for name, spec in mixer.VARIANTS.items()}
+EAGER_ONLY = {"softcap"} | {name for mixer in modules() for name in getattr(mixer, "EAGER_ONLY", ())}
+# Variants without attention run the same code under every implementation.
+WITHOUT_ATTENTION = {name for mixer in modules() for name in getattr(mixer, "WITHOUT_ATTENTION", ())}
 
 
 def implementations(name: str) -> tuple[str, ...]:
     """The attention implementations that a variant runs with on a CPU."""
-    return ("eager",) if name in EAGER_ONLY else ("eager", "sdpa")
+    if name in EAGER_ONLY:
+        return ("eager",)
+    return ("sdpa",) if name in WITHOUT_ATTENTION else ("eager", "sdpa")
 
 
 CASES = [(name, implementation) for name in VARIANTS for implementation in implementations(name)]

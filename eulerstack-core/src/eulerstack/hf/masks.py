@@ -4,7 +4,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from transformers.masking_utils import create_causal_mask, create_sliding_window_causal_mask
+from transformers.masking_utils import (
+    create_causal_mask,
+    create_sliding_window_causal_mask,
+    find_packed_sequence_indices,
+)
 
 from eulerstack.hf.cache import STATE_LAYER_TYPE, sliding_layer_window
 
@@ -60,6 +64,18 @@ def state_mask(inputs_embeds: torch.Tensor, attention_mask: torch.Tensor | None)
     if attention_mask is None or attention_mask.ndim != 2:
         return None
     return attention_mask[:, -inputs_embeds.shape[1] :]
+
+
+def packed_sequences(
+    position_ids: torch.Tensor, attention_mask: Any, past_key_values: Any
+) -> torch.Tensor | None:
+    """Which of several packed sequences each token belongs to, (batch, time); None when nothing is packed.
+
+    As attention sees it: packing shows by positions that restart, without a mask and without a cache.
+    """
+    if attention_mask is not None or past_key_values is not None:
+        return None
+    return find_packed_sequence_indices(position_ids)
 
 
 def attention_layer_mask(

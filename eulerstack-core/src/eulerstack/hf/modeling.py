@@ -19,8 +19,9 @@ from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from eulerstack.hf.attention_base import AttentionBase
+from eulerstack.hf.cache import STATE_LAYER_TYPE
 from eulerstack.hf.configuration import EulerStackConfig
-from eulerstack.hf.masks import create_masks
+from eulerstack.hf.masks import create_masks, packed_sequences
 from eulerstack.hf.primitives import primitive_class
 
 
@@ -142,7 +143,8 @@ class EulerStackModel(EulerStackPreTrainedModel):
             if rope is not None and rope not in ropes:
                 ropes.append(rope)
             self.rope_of_layer.append(None if rope is None else ropes.index(rope))
-        self.rotary_embs = nn.ModuleList([primitive_class("position", {"type": "rope"})(config, rope) for rope in ropes])
+        rotary = {"type": "rope"}
+        self.rotary_embs = nn.ModuleList([primitive_class("position", rotary)(config, rope) for rope in ropes])
         self.gradient_checkpointing = False
         self.post_init()
 
@@ -182,6 +184,8 @@ class EulerStackModel(EulerStackPreTrainedModel):
         if self.position is not None:
             hidden_states = hidden_states + self.position(position_ids)
         hidden_states = self.dropout(hidden_states)
+        if STATE_LAYER_TYPE in self.layer_types:
+            kwargs["sequence_ids"] = packed_sequences(position_ids, attention_mask, past_key_values)
         rotations = [rotary(hidden_states, position_ids) for rotary in self.rotary_embs]
         for layer, layer_type, rope in zip(self.layers, self.layer_types, self.rope_of_layer, strict=True):
             hidden_states = layer(

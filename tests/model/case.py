@@ -1,0 +1,15 @@
+"""One line of the table of what every field does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Case:
+    """What happens when `changes` are made to the tiny spec after `given` (which both sides have)."""
+
+    effect: str  # function, parameters, training (only while training), fact (exported only)
+    changes: dict[str, Any]
+    given: dict[str, Any] = field(default_factory=dict)
