@@ -21,10 +21,10 @@ dev: .venv/installed-dev ## the same with the tools of development
 quickstart: .venv/installed ## compile a preset, load it where eulerstack can't be imported, generate text
 	@.venv/bin/python scripts/quickstart.py
 
-test: $(TOX) ## run every check in environments of its own; one of them: make test ENV=lint
+test: .tox/current ## run every check in environments of its own; one of them: make test ENV=lint
 	@$(TOX) run $(if $(ENV),-e $(ENV))
 
-lint: $(TOX) ## style, types, import directions, catalogs
+lint: .tox/current ## style, types, import directions, catalogs
 	@$(TOX) run -e lint
 
 format: .venv/installed-dev ## rewrite the sources in the common style
@@ -61,8 +61,13 @@ distclean: clean ## remove the environments too
 	@.venv/bin/python -m pip install --quiet --no-compile --editable ".[dev]"
 	@touch $@ .venv/installed
 
+# tox doesn't see that requirements changed in a pyproject.toml, so environments made for others are made anew.
+.tox/current: $(PROJECTS) $(wildcard constraints*.txt) build_tools/live_siblings.py tox.ini | $(TOX)
+	@find .tox -mindepth 1 -maxdepth 1 -type d -not -name tools -exec rm -rf {} +
+	@touch $@
+
 $(TOX): constraints.txt
 	@$(if $(PYTHON),,$(error No Python 3.11 or newer with venv was found; name one: make PYTHON=/path/to/python))
 	@$(PYTHON) -m venv .tox/tools
-	@.tox/tools/bin/python -m pip install --quiet tox
+	@.tox/tools/bin/python -m pip install --quiet --no-compile tox
 	@touch $@

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import transformers
@@ -26,6 +27,7 @@ from common import (
     table,
 )
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import eulerstack as es
 
@@ -167,6 +169,31 @@ def generate(model: nn.Module, size: Size) -> Callable[[], Timing]:
     return run
 
 
+class OperationCount(TorchDispatchMode):
+    """Counts the ATen operations under it: a measure that no other process disturbs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.operations += 1
+        return function(*args, **(kwargs or {}))
+
+
+def operations(model: nn.Module, size: Size) -> tuple[int, int]:
+    """ATen operations of one decode step, and of one forward and backward pass."""
+    ids = torch.randint(0, size.vocab_size, (1, size.prompt), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        cache = model.eval()(input_ids=ids, use_cache=True).past_key_values
+        with OperationCount() as decoding:
+            model(input_ids=ids[:, -1:], past_key_values=cache, use_cache=True)
+    with OperationCount() as training:
+        model.train()(input_ids=ids, labels=ids).loss.backward()
+    model.zero_grad(set_to_none=True)
+    return decoding.operations, training.operations
+
+
 def main() -> None:
     """Measures and prints."""
     command_line = parser(__doc__ or "", repetitions=15)
@@ -175,7 +202,8 @@ def main() -> None:
     arguments = command_line.parse_args()
     torch.set_num_threads(arguments.threads)
     load = load_average()
-    rows = []
+    rows: list[list[str]] = []
+    counts: list[list[str]] = []
     for size in SIZES:
         torch.manual_seed(0)
         model = ours(size, arguments.dtype)
@@ -188,6 +216,10 @@ def main() -> None:
             timings = interleaved(cases, arguments.repetitions)
             rows.append(ratio_row(f"{label}: {what}", timings["ours"], timings["theirs"]))
             rows.append(ratio_row(f"{label}: {what}, theirs against itself", timings["again"], timings["theirs"]))
+        for what, count, other in zip(
+            ("decode step", "forward and backward"), operations(model, size), operations(llama, size), strict=True
+        ):
+            counts.append([f"{label}: {what}", str(count), str(other), f"{count / other:.3f}"])
         print(f"{label}: logits differ by at most {difference:.1e}", flush=True)
     sizes = "; ".join(
         f"{size.name}: d_model {size.d_model}, {size.layers} layers, {size.n_heads}/{size.n_kv_heads} heads, d_ff "
@@ -205,6 +237,7 @@ def main() -> None:
             f"thrown away. {sizes}. Decoding is timed a token, over {DECODED_TOKENS} tokens. Goal: at most 1.0 "
             "within noise.",
             table(header, rows),
+            table(["ATen operations", "ours", "Llama's", "ratio"], counts),
         ]
     )
     publish(page, arguments.output)

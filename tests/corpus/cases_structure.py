@@ -51,6 +51,11 @@ CASES: list[Case] = [
         ("layer_templates.decoder.mixer.window", "unknown", "mixer.attention"),
     ),
     invalid("a word that is like nothing", model("§zzzz: 1"), ("model.zzzz", "unknown", "Delete zzzz")),
+    invalid(
+        "a colon without space in braces",
+        schedule("- {§template:decoder, repeat: 2}"),
+        ('layer_schedule[0]."template:decoder"', "unknown key", "Type template: decoder, with a space"),
+    ),
     invalid("an empty key", model('§"": 1'), ('model.""', "unknown", "Delete")),
     invalid("a key with a line break", model('§"a\\nb": 1'), ('model."a\\nb"', "unknown", "Delete")),
     invalid(
@@ -184,7 +189,9 @@ CASES: list[Case] = [
         changed("      attention:\n        window: null", "      §attention:"),
         ("layer_templates.decoder.mixer.attention", "is empty", "attention: {}, or delete"),
     ),
-    invalid("a null section", changed("head:\n  type: causal_lm", "§head:"), ("head", "is empty", "head: {}")),
+    invalid(
+        "a null section", changed("head:\n  type: causal_lm", "§head:"), ("head", "is empty", "head: {type: causal_lm}")
+    ),
     invalid(
         "a null model",
         changed(BASE[BASE.index("model:") : BASE.index("tokenizer")], "§model:\n"),

@@ -108,6 +108,9 @@ CASES: list[Case] = [
     invalid("a list beside keys", changed("head:", "§- head:"), ("", "a key was expected", "key: value")),
     invalid("an at sign", changed("tiny", "§@tiny"), ("", "begin with @", "quotes")),
     invalid("a percent sign", changed("tiny", "§%tiny"), ("", "begin with %", "quotes")),
+    invalid("a pipe", changed("tiny", "§|tiny"), ("", "begin with |", "quotes")),
+    invalid("an ampersand", changed("tiny", "§& tiny"), ("", "begin with &", "quotes")),
+    invalid("colons inside a bracket", changed("name: tiny", "name: [a, §::b]"), ("", "a key was expected", "quotes")),
     invalid("a backtick", changed("tiny", "§`tiny`"), ("", "begin with `", "quotes")),
     invalid(
         "an unquoted expression in braces",

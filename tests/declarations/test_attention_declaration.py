@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from eulerstack.ir.defaults import complete
 from eulerstack.plugins import CacheLayer, Dims
+from eulerstack.schema.defaults import complete
 from eulerstack_mixers.declarations.attention import ATTENTION
 
 ROPE = {

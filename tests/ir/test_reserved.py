@@ -2,7 +2,8 @@
 
 import pytest
 
-from eulerstack.ir.reserved import is_reserved, put_back, take_out
+from eulerstack.dsl.paths import is_reserved
+from eulerstack.ir.reserved import put_back, take_out
 
 
 @pytest.mark.parametrize(

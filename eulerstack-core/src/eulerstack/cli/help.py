@@ -75,6 +75,6 @@ def _option_label(option: Any) -> str:
 
 
 def _option_help(option: Any) -> str:
-    if option.name == "help":
+    if "--help" in option.opts:
         return _("Show this page and exit.")
     return option.help or ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -57,14 +56,11 @@ def validate(
 
 
 def _findings(source: Spec, ir: ModelIR) -> list[Finding]:
-    """What the realism rules found; a rule that knows only the path gets the place from the spec."""
+    """What the realism rules found, with its place in the spec."""
     from eulerstack.plugins.manager import get_registry
     from eulerstack.schema import report
 
-    return [
-        each if each.location or not each.path else replace(each, location=source.locate(each.path))
-        for each in report(ir, get_registry())
-    ]
+    return report(ir, get_registry(), source)
 
 
 def _print_report(ir: ModelIR, findings: list[Finding]) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from eulerstack.dsl.compose import Composer, Entry, Node, TooMuch
-from eulerstack.dsl.limits import MAX_BYTES, MAX_DEPTH, MAX_NODES
+from eulerstack.dsl.limits import MAX_BYTES, MAX_DEPTH, MAX_NODES, MAX_NUMBER_CHARACTERS
 from eulerstack.dsl.paths import Path, dotted, parent, show
 from eulerstack.dsl.resolve import resolve
 from eulerstack.dsl.suggest import nearest
@@ -305,6 +305,10 @@ class _Plain:
             what = msg("{value} is not a finite number", value=str(value))
             fix = msg("Type a finite number; where the word allows it, null means no limit")
             self._add(path, what, fix, "reference/errors.md#not-finite")
+        elif isinstance(value, int) and abs(value) >= 10**MAX_NUMBER_CHARACTERS:
+            what = msg("a whole number here has more than {limit} digits", limit=MAX_NUMBER_CHARACTERS)
+            fix = msg("Type a number of at most {limit} characters", limit=MAX_NUMBER_CHARACTERS)
+            self._add(path, what, fix, "reference/errors.md#number-size")
         elif value is not None and type(value) not in (bool, int, float, str):
             what = msg("a value of type {type} can't stand in a spec", type=type(value).__name__)
             fix = msg("Use numbers, text, true, false, null, lists and mappings")

@@ -10,6 +10,15 @@ import yaml
 from eulerstack.errors import Collector, Location, Message, msg
 
 _SEE = "reference/errors.md#yaml-syntax"
+# What libyaml says of signs that begin something else than a value: @ ` % | > & * ?
+_BAD_BEGINNINGS = (
+    "cannot start any token",
+    "comment or line break",
+    "alphabetic or numeric character",
+    "whitespace or line break",
+    "directive name",
+    "mapping keys are not allowed",
+)
 _unprintable = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
@@ -61,9 +70,12 @@ def add_syntax_error(error: yaml.YAMLError, text: str, file: str, problems: Coll
     elif "sequence entries are not allowed" in problem or "expected '-' indicator" in problem:
         what = msg("a list and a mapping are mixed in one block")
         fix = msg("Begin every line of a list with '- ', and indent it below its key")
-    elif "cannot start any token" in problem:
+    elif any(words in problem for words in _BAD_BEGINNINGS):
+        at = begun
         what = msg("a value can't begin with {character}", character=_character(lines, at))
         fix = msg("Put the value in quotes")
+    elif "unexpected ':'" in problem:
+        what, fix = msg("a colon inside a word"), msg("Type a space after the colon, or put the word in quotes")
     elif "unknown escape" in problem:
         what, fix = msg("an unknown escape in double quotes"), msg("Use single quotes, or double the backslash")
     elif "expected <document start>" in problem:

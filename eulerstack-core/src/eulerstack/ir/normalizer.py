@@ -13,7 +13,6 @@ from typing import Any
 
 from eulerstack.dsl.source import Spec, as_spec
 from eulerstack.errors import Diagnostic, Message, NormalizationError, msg
-from eulerstack.ir.defaults import complete
 from eulerstack.ir.lookup import primitive_of
 from eulerstack.ir.reserved import layers_path, take_out
 from eulerstack.ir.types import FrozenMapping, LayerIR, ModelIR, NormIR, PrimitiveIR
@@ -21,6 +20,7 @@ from eulerstack.plugins.manager import Registry, get_registry
 from eulerstack.plugins.primitive import Kind
 from eulerstack.schema.assemble import assemble
 from eulerstack.schema.compatibility import check_compatibility
+from eulerstack.schema.defaults import complete, complete_words
 from eulerstack.schema.overrides import applied
 from eulerstack.schema.validate import validate_structure
 
@@ -85,16 +85,9 @@ class _Normalizer:
             "head": {},
         }
         templates = {name: variant.raw for name, variant in self.variants.items()}
-        try:
-            self.spec: Data = complete(
-                assemble(registry), {**optional, **given, "layer_templates": templates, "layer_schedule": self.entries}
-            )
-        except OverflowError:
-            raise self._error(
-                "",
-                msg("a number is too large for a double-precision float"),
-                msg("use numbers up to 1.0e+308"),
-            ) from None
+        self.spec: Data = complete(
+            assemble(registry), {**optional, **given, "layer_templates": templates, "layer_schedule": self.entries}
+        )
 
     def _error(self, path: str, what: Message, fix: Message) -> NormalizationError:
         return NormalizationError(
@@ -174,7 +167,7 @@ class _Normalizer:
     def _embedding(self, model: Data) -> Data:
         given = self.spec["embedding"]
         position = primitive_of(self.registry, "position", given["positional"], self.locate("embedding.positional"))
-        words = complete({"properties": position.inline}, {w: given[w] for w in position.inline if w in given})
+        words = complete_words(position.inline, given)
         shared = {word: given[word] for word in ("type", "positional", "tie_word_embeddings", "scale")}
         return {**shared, **position.resolve(words, {"model": model, "embedding": {**shared, **words}})}
 
@@ -182,7 +175,7 @@ class _Normalizer:
         """The complete, resolved parameters of a primitive: its block's words and those beside `type` together."""
         location = self.locate(path)
         primitive = primitive_of(self.registry, kind, given["type"], location)
-        inline = complete({"properties": primitive.inline}, {w: given[w] for w in primitive.inline if w in given})
+        inline = complete_words(primitive.inline, given)
         block = {} if primitive.schema is None else complete(primitive.schema, given.get(primitive.name, {}))
         return FrozenMapping(primitive.resolve({**block, **inline}, context))
 

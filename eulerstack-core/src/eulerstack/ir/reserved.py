@@ -11,14 +11,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-RESERVED = re.compile(r"(experimental|future)\..+|vendor\.[^.]+\..+", re.DOTALL)
+from eulerstack.dsl.paths import is_reserved
+
 _INNER = re.compile(r"\.(?=(?:experimental|future)\..|vendor\.[^.]+\..)")
 _LAYERS = re.compile(r"layers\[(\d+)\.\.(\d+)\]\.(.*)", re.DOTALL)
-
-
-def is_reserved(key: str) -> bool:
-    """Whether `key` lies in a reserved namespace."""
-    return RESERVED.fullmatch(key) is not None
 
 
 def take_out(data: Any, path: str = "") -> tuple[Any, dict[str, Any]]:

@@ -64,6 +64,7 @@ def _assemble(registry: Any) -> Schema:
             "type": "object",
             "description": msg("The kinds of layers, by name."),
             "minProperties": 1,
+            "examples": [{"decoder": {"mixer": {"type": "attention"}, "ffn": {"type": "gated_mlp"}}}],
             "propertyNames": {"pattern": sections.TEMPLATE_NAME},
             "additionalProperties": template,
         },
@@ -72,8 +73,9 @@ def _assemble(registry: Any) -> Schema:
             "description": msg("The layers of the model, from the input to the output."),
             "minItems": 1,
             "items": entry,
+            "examples": [[{"template": "decoder", "repeat": 24}]],
         },
-        "head": head,
+        "head": {**head, "examples": [{"type": "causal_lm"}]},
         "training_hints": sections.training_hints(),
         "compatibility": compatibility,
     }

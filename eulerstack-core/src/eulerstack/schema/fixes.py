@@ -28,6 +28,10 @@ _FACTORS = {"k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9}
 
 def scalar(value: Any) -> str:
     """A value as it is typed in a spec; plain words need no quotes."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key}: {scalar(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(scalar, value)) + "]"
     if isinstance(value, str) and re.fullmatch(r"[A-Za-z][\w.-]*", value):
         return value
     return show(value)
@@ -85,6 +89,8 @@ def wrong_type(name: str, types: Sequence[str], value: Any, schema: Mapping[str,
 def _fill(name: str, types: Sequence[str], schema: Mapping[str, Any]) -> Message:
     """What to type where nothing, or null, stands."""
     if "object" in types:
+        if schema.get("examples"):
+            return msg("Type a value, for example {example}", example=example_line(name, schema))
         if schema.get("required") or schema.get("minProperties"):
             return msg("Write the words of {name} below it, indented", name=name)
         return msg("Type {example}, or delete the line", example=f"{name}: {{}}")

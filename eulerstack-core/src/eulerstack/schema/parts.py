@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from eulerstack.errors import Collector, msg
 from eulerstack.plugins.primitive import Dims, Primitive, Problem
 from eulerstack.schema import sections
-from eulerstack.schema.defaults import fill, fill_words
+from eulerstack.schema.defaults import complete, complete_words
 
 Result = TypeVar("Result")
 DEFAULT_TYPES = {"norm": "rmsnorm", "residual": "sequential", "head": "causal_lm", "position": "rope"}
@@ -44,7 +44,7 @@ class Parts:
         self._problems = problems
         self._failed: set[str] = set()
         self.model = complete_model(spec["model"])
-        self.embedding = fill_words(sections.embedding()["properties"], spec["embedding"])
+        self.embedding = complete_words(sections.embedding()["properties"], spec["embedding"])
         self.dims = _dims(self.model, self.embedding["positional"])
         self.position: Part | None = None
         self.position = self.part("position", spec["embedding"], "embedding", "positional")
@@ -62,9 +62,9 @@ class Parts:
             primitive: Primitive = self._registry.get(kind, name)
         except LookupError:
             return None
-        params = fill_words(primitive.inline, given)
+        params = complete_words(primitive.inline, given)
         if primitive.schema is not None:
-            params = fill(primitive.schema, given.get(primitive.name) or {}) | params
+            params = complete(primitive.schema, given.get(primitive.name) or {}) | params
         if kind == "position":
             context = {"model": self.model, "embedding": {**self.embedding, **params}}
         else:
@@ -115,7 +115,7 @@ class Parts:
 
 def complete_model(given: Mapping[str, Any]) -> dict[str, Any]:
     """The `model` section with every default filled in, those that follow from other sizes included."""
-    model = fill_words(sections.model()["properties"], given)
+    model = complete_words(sections.model()["properties"], given)
     if model["n_kv_heads"] is None:
         model["n_kv_heads"] = model["n_heads"]
     if model["head_dim"] is None:

@@ -115,7 +115,7 @@ def tokenizer_contract() -> Schema:
             ["string", "null"], msg("Token that fills up short texts."), maxLength=200, default=None, examples=["<pad>"]
         ),
     }
-    return section(msg("The tokenizer that the model is made for."), properties)
+    return section(msg("The tokenizer that the model is made for."), properties, examples=[{"type": "hf"}])
 
 
 def embedding() -> Schema:
@@ -134,7 +134,8 @@ def embedding() -> Schema:
             "description": msg("Factor on the embeddings: a number, or sqrt_d_model."),
         },
     }
-    return section(msg("Token embeddings and positions."), properties)
+    examples = [{"type": "learned", "positional": "rope"}]
+    return section(msg("Token embeddings and positions."), properties, examples=examples)
 
 
 def norm_position() -> Schema:

@@ -124,6 +124,9 @@ def one_of(names: Iterable[str]) -> str:
 def fix_unknown(key: str, here: str, known: Iterable[str], places: Places) -> tuple[Message, str | None]:
     """What to type instead of an unknown key at the place `here`, and the word of this place that was meant, if any."""
     words = list(known)
+    word, colon, rest = key.strip('"').partition(":")
+    if colon and word in words:
+        return msg("Type {example}, with a space after the colon", example=f"{word}: {rest}"), word
     near = nearest(key, words, cutoff=0.82)
     if near is None:
         elsewhere = [place for place in places.get(key, ()) if place != here and "override" not in place]

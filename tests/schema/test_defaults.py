@@ -1,6 +1,6 @@
 """Completing data from a schema."""
 
-from eulerstack.ir.defaults import complete
+from eulerstack.schema.defaults import complete
 
 
 def test_defaults_fill_what_is_missing_in_the_schemas_order() -> None:
