@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -102,3 +104,42 @@ def test_a_model_directory_is_announced_in_the_promised_lines(run: Run, spec: Pa
     written = {path.name for path in (tmp_path / "my_model").iterdir()}
     assert {"config.json", "model.safetensors", "modeling_eulerstack.py", "configuration_eulerstack.py"} <= written
     assert (tmp_path / "my_model" / "spec.yml").read_bytes() == spec.read_bytes()
+
+
+@pytest.mark.parametrize("directory", [".", "..", "~"])
+def test_the_working_directory_those_above_it_and_home_are_never_replaced(
+    run: Run, spec: Path, tmp_path: Path, directory: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("torch")
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "precious").write_text("x", encoding="utf-8")
+    monkeypatch.setenv("HOME", str(home))
+    outcome = run("compile", spec, "--output-dir", str(home) if directory == "~" else directory, "--force")
+    assert outcome.code == 1 and len(outcome.err.splitlines()) == 3
+    assert spec.exists() and (home / "precious").exists()
+
+
+@pytest.mark.parametrize("arguments", [("--output", "tiny.yml"), ("--output-dir", "holder")])
+def test_the_spec_itself_is_never_replaced(run: Run, spec: Path, tmp_path: Path, arguments: tuple[str, str]) -> None:
+    text = spec.read_text(encoding="utf-8")
+    (tmp_path / "holder").mkdir()
+    inside = tmp_path / "holder" / "tiny.yml"
+    inside.write_text(text, encoding="utf-8")
+    chosen = inside if arguments[0] == "--output-dir" else spec
+    outcome = run("compile", chosen, *arguments, "--force")
+    assert outcome.code == 1 and "the spec itself" in outcome.err
+    assert chosen.read_text(encoding="utf-8") == text
+
+
+@pytest.mark.parametrize("output", ["missing/x.json", "out", "out/config.json"])
+def test_two_outputs_are_written_together_or_not_at_all(run: Run, spec: Path, tmp_path: Path, output: str) -> None:
+    outcome = run("compile", spec, "--output-dir", "out", "--output", output)
+    assert outcome.code == 1 and len(outcome.err.splitlines()) == 3
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny.yml"]
+
+
+def test_a_closed_standard_output_is_no_defect(spec: Path) -> None:
+    command = f'"{sys.executable}" -c "from eulerstack.cli import main; raise SystemExit(main())" explain "{spec}" >&-'
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert "Traceback" not in done.stderr and "defect" not in done.stderr

@@ -187,3 +187,11 @@ def test_reading_a_spec_imports_neither_torch_nor_jsonschema() -> None:
 
 def test_a_spec_without_text_has_itself_as_raw_data() -> None:
     assert Spec({"a": 1}).raw == {"a": 1}
+
+
+def test_a_named_pipe_is_refused_and_not_waited_for(tmp_path) -> None:
+    import os
+
+    os.mkfifo(tmp_path / "pipe.yml")
+    with pytest.raises(ValidationError):
+        load_source(str(tmp_path / "pipe.yml"))

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 import eulerstack as es
 from eulerstack.errors import CompileError
@@ -303,3 +303,63 @@ def test_a_longer_window_list_keeps_the_most_frequent_one_for_transformers() -> 
 
     config = compile_ir(es.normalize_to_ir(changed(tiny_spec(), {f"{ATTENTION}.window": 7})))
     assert config["sliding_window"] == 7 and set(config["layer_types"]) == {"sliding_attention"}
+
+
+@pytest.mark.parametrize(
+    "name", ['"""\nimport os\nos.environ["EULERSTACK_INJECTED"] = "1"\n"""', 'a"""b', "back\\slash", "줄\n바꿈", "'''"]
+)
+def test_a_models_name_never_becomes_code(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("EULERSTACK_INJECTED", raising=False)
+    es.compile_to_directory(es.normalize_to_ir(changed(tiny_spec(), {"model.name": name})), tmp_path / "model")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "model", trust_remote_code=True)
+    assert "EULERSTACK_INJECTED" not in os.environ
+    assert model.config.architecture["model"]["name"] == name
+
+
+class TestTokenizers:
+    """A tokenizer is copied when it can be found; nothing of its own is ever run."""
+
+    def test_a_tokenizers_own_code_is_not_run(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        folder = tmp_path / "evil"
+        folder.mkdir()
+        config = {"tokenizer_class": "X", "auto_map": {"AutoTokenizer": ["tok.X", None]}}
+        (folder / "tokenizer_config.json").write_text(json.dumps(config))
+        (folder / "tok.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass X: pass\n")
+        self.compile_with("evil", tmp_path)
+        assert not (tmp_path / "ran").exists()
+        assert "can't be used" in caplog.text or "쓸 수 없" in caplog.text or "evil" in caplog.text
+
+    @pytest.mark.parametrize("text", ['{"model": 5}', "no json", "{}"])
+    def test_a_damaged_tokenizer_is_left_out_with_a_note(self, text: str, tmp_path: Path, caplog) -> None:
+        folder = tmp_path / "damaged"
+        folder.mkdir()
+        (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
+        (folder / "tokenizer.json").write_text(text)
+        self.compile_with("damaged", tmp_path)
+        assert "damaged" in caplog.text
+
+    def test_the_shipped_tokenizer_is_copied_and_names_its_tokens(self, tmp_path: Path) -> None:
+        self.compile_with("bpe-32k", tmp_path, {"model.vocab_size": 32000, "tokenizer_contract.add_bos": True})
+        tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model", trust_remote_code=True)
+        config = json.loads((tmp_path / "model" / "config.json").read_text())
+        assert config["bos_token_id"] == tokenizer.bos_token_id
+        assert tokenizer("hello").input_ids[0] == tokenizer.bos_token_id
+        assert tokenizer.decode(tokenizer("안녕 hello").input_ids, skip_special_tokens=True) == "안녕 hello"
+
+    @staticmethod
+    def compile_with(name: str, tmp_path: Path, changes: dict | None = None) -> None:
+        spec = changed(tiny_spec(), {"tokenizer_contract.pretrained": name, **(changes or {})})
+        es.compile_to_directory(es.normalize_to_ir(spec), tmp_path / "model", spec_dir=tmp_path)
+
+
+def test_layers_and_head_may_be_offloaded(tmp_path: Path) -> None:
+    model = lively_directory(VARIANTS["untied"], tmp_path / "model")
+    ids = torch.arange(9)[None]
+    for part in ("lm_head", "model.layers.1"):
+        places = {"model.embed_tokens": "cpu", "model.norm": "cpu", "model.rotary_embs": "cpu", "head": "cpu"}
+        places |= {f"model.layers.{index}": "cpu" for index in range(3)} | {"lm_head": "cpu", part: "disk"}
+        offloaded = AutoModelForCausalLM.from_pretrained(
+            tmp_path / "model", trust_remote_code=True, device_map=places, offload_folder=tmp_path / "offload"
+        )
+        with torch.no_grad():
+            assert torch.allclose(offloaded(ids).logits, model(ids).logits, atol=1e-6)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -74,7 +77,22 @@ def test_make_alone_lists_every_command() -> None:
     assert set(re.findall(r"^  make ([a-z]+) ", printed.stdout, re.M)) == targets
 
 
-def test_the_commit_hook_calls_a_command_that_exists() -> None:
+def test_the_commit_hook_checks_every_file_and_fails_for_one_bad_one(tmp_path: Path) -> None:
     (hook,) = yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text(encoding="utf-8"))
-    assert "eulerstack validate" in hook["entry"]
-    assert "eulerstack = " in (ROOT / "eulerstack-core" / "pyproject.toml").read_text(encoding="utf-8")
+    program = "import sys; from eulerstack.cli import main; sys.exit(main())"
+    command = tmp_path / "eulerstack"
+    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -c "{program}" "$@"\n', encoding="utf-8")
+    command.chmod(0o755)
+    variables = {**os.environ, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}", "EULERSTACK_LANG": "en"}
+
+    def checked(*files: Path) -> subprocess.CompletedProcess[str]:
+        words = [*shlex.split(hook["entry"]), *map(str, files)]
+        return subprocess.run(words, env=variables, capture_output=True, text=True, check=False)
+
+    good = [ROOT / "presets" / "eulerstack_presets" / f"llm_0p1b_{name}.yml" for name in ("simple", "mistral")]
+    bad = tmp_path / "bad.yml"
+    bad.write_text("schema_version: 1\n", encoding="utf-8")
+    assert checked(*good).returncode == 0
+    found = checked(bad, *good)
+    assert found.returncode == 1
+    assert "ValidationError" in found.stderr and found.stdout.count("Valid") == 2

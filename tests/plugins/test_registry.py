@@ -284,3 +284,47 @@ def test_every_installed_plugin_of_ours_works() -> None:
     assert [
         record for record in get_registry().records() if record.own and record.state not in ("ok", "disabled")
     ] == []
+
+
+def test_damaged_packages_do_not_hide_the_others(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from eulerstack.plugins.sources import installed_sources
+
+    whole = {source.identity for source in installed_sources()}
+    nameless = tmp_path / "foo-1.0.dist-info"
+    nameless.mkdir()
+    (nameless / "entry_points.txt").write_text("[eulerstack]\nwords = foo.plugin\n", encoding="utf-8")
+    garbled = tmp_path / "bar-1.0.dist-info"
+    garbled.mkdir()
+    (garbled / "METADATA").write_text("Metadata-Version: 2.1\nName: bar\nVersion: 1.0\n", encoding="utf-8")
+    (garbled / "entry_points.txt").write_text("[eulerstack]\nno equals sign\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert whole <= {source.identity for source in installed_sources()}
+    record = record_of(Registry(installed_sources()), "unknown-foo")
+    assert record.state == "broken"
+
+
+def test_what_a_third_party_prints_while_it_is_imported_stays_out_of_our_output(capfd) -> None:
+    def load() -> object:
+        print("hello")
+        print("hello", file=sys.stderr)
+        return plugin(eulerstack_mixers=[primitive("vendor.toy.a")])
+
+    registry = Registry([PluginSource("words", "toy", "1", load)])
+    assert registry.names("mixer") == ["vendor.toy.a"]
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("answer", [None, 3, ZeroDivisionError("no")])
+def test_a_price_that_a_plugin_can_not_give_names_the_plugin(answer: Any) -> None:
+    from eulerstack.plugins import Cost
+    from eulerstack.plugins.asking import ask
+
+    def cost() -> Any:
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    registry = Registry([source("toy-words", plugin(eulerstack_mixers=[primitive("vendor.toy.a")]))])
+    with pytest.raises(CompatibilityError) as caught:
+        ask(registry, registry.get("mixer", "vendor.toy.a"), Cost, cost)
+    assert "vendor.toy.a" in str(caught.value) and "toy-words" in str(caught.value)

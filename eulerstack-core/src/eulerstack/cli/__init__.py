@@ -21,6 +21,10 @@ BUILDERS = ("torch", "transformers", "safetensors")
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code; never raises for bad input."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    for name in ("stdout", "stderr"):
+        # A stream that was closed before the start is None.
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             # A terminal that lacks a character shows its escape; it does not end the command.

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -80,21 +82,25 @@ def compile_spec(
 
         say_json(compile_ir(ir))
         return
-    if output is not None:
-        _refuse_to_replace(output, force)
-    if output_dir is not None:
-        _refuse_to_replace(output_dir, force)
-        _write_directory(source, ir, output_dir, seed, force)
-    if output is not None:
-        _write_config(ir, output)
+    for path in (output, output_dir):
+        if path is not None:
+            _refuse_to_replace(path, source, force)
+    if output is None:
+        _write_directory(source, ir, str(output_dir), seed, force)
+        return
+    if output_dir is not None and Path(os.path.realpath(output)).is_relative_to(os.path.realpath(output_dir)):
+        fix = msg("name a file outside {directory}", directory=output_dir)
+        raise _refusal(output, msg("it lies in the model directory, which is written as a whole"), fix)
+    with writing_text(Path(output), _config_text(ir)):
+        if output_dir is not None:
+            _write_directory(source, ir, output_dir, seed, force)
+    say(_("Configuration saved: {file}").format(file=styled(output, "name")))
 
 
-def _write_config(ir: ModelIR, output: str) -> None:
+def _config_text(ir: ModelIR) -> str:
     from eulerstack.compiler.compile import compile_ir
 
-    text = json.dumps(compile_ir(ir), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    write_text(Path(output), text)
-    say(_("Configuration saved: {file}").format(file=styled(output, "name")))
+    return json.dumps(compile_ir(ir), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def _write_directory(source: Spec, ir: ModelIR, output_dir: str, seed: int | None, force: bool) -> None:
@@ -118,9 +124,11 @@ def _write_directory(source: Spec, ir: ModelIR, output_dir: str, seed: int | Non
     say(_("load: {call}").format(call=call))
 
 
-def _refuse_to_replace(shown: str, force: bool) -> None:
-    """Raises a CompileError for a file or a directory with content, unless `force`."""
+def _refuse_to_replace(shown: str, source: Spec, force: bool) -> None:
+    """Raises a CompileError for a file or a directory with content, unless `force`; for the spec's own place always."""
     path = Path(shown)
+    if source.file and Path(os.path.realpath(source.file)).is_relative_to(os.path.realpath(path)):
+        raise _refusal(shown, msg("the spec itself is there"), msg("choose another path"))
     replace_it = msg("choose another path, or add --force to replace it")
     if force:
         return
@@ -131,8 +139,12 @@ def _refuse_to_replace(shown: str, force: bool) -> None:
         raise _refusal(shown, msg("there is a file of this name already"), replace_it)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Writes a file whole or not at all; raises a CompileError that says what stands in the way."""
+@contextmanager
+def writing_text(path: Path, text: str) -> Iterator[None]:
+    """Writes a file beside its place, and moves it there when the block ends well.
+
+    Raises a CompileError that says what stands in the way.
+    """
     shown, path = path, Path(os.path.realpath(path))
     if path.exists() and not path.is_file():
         raise _refusal(
@@ -140,13 +152,14 @@ def write_text(path: Path, text: str) -> None:
         )
     temporary = ""
     try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.", suffix=".part")
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=".part")
         with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
             file.write(text)
         # mkstemp makes files for their owner alone; a written file has the permissions that open() would give it.
         mask = os.umask(0)
         os.umask(mask)
         os.chmod(temporary, 0o666 & ~mask)
+        yield
         os.replace(temporary, path)
     except BaseException as error:
         if temporary and os.path.exists(temporary):

@@ -64,9 +64,12 @@ def bundle(classes: Mapping[tuple[str, str, str], str], header: str) -> str:
         walk.reach(module, name)
     for root in ROOTS:
         walk.reach(SKELETON, root)
-    table = "".join(f'    ("{kind}", "{name}", "{variant}"): {class_name},\n'
+    table = "".join(
+        f'    ("{kind}", "{name}", "{variant}"): {class_name},\n'
         for (kind, name, variant), (_, class_name) in targets.items()
     )
+    if '"' in header or "\\" in header:
+        raise ValueError("the header of a generated file may hold no quotes and no backslashes")
     parts = [f'"""{header}"""', "\n".join(_import_lines(walk.imports))]
     for module, items in walk.in_order():
         parts += [_section(module), *(item.source for item in items)]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from eulerstack.hf.ecosystem import ecosystem_fields
 from eulerstack.ir.printer import to_data
 from eulerstack.ir.types import LayerIR, ModelIR
+from eulerstack.plugins.asking import ask
 from eulerstack.plugins.manager import get_registry
 from eulerstack.plugins.primitive import CacheLayer, Params, Primitive
 
@@ -54,9 +55,9 @@ def compile_ir(ir: ModelIR) -> dict[str, Any]:
 
 
 def _cache_of(layer: LayerIR) -> CacheLayer:
-    mixer = get_registry().get("mixer", layer.mixer.type)
-    assert mixer.cache is not None
-    return mixer.cache(layer.mixer.params)
+    registry = get_registry()
+    mixer = registry.get("mixer", layer.mixer.type)
+    return ask(registry, mixer, CacheLayer, mixer.cache, layer.mixer.params)
 
 
 def _layer_type(cache: CacheLayer, sliding_window: int | None) -> str:

@@ -16,6 +16,7 @@ from eulerstack.ir.dims import dims_of
 from eulerstack.ir.lookup import primitive_of
 from eulerstack.ir.types import LayerIR, ModelIR, PrimitiveIR
 from eulerstack.plugins import Cost, Dims
+from eulerstack.plugins.asking import ask
 from eulerstack.plugins.manager import Registry, get_registry
 from eulerstack.plugins.primitive import Kind
 
@@ -136,7 +137,7 @@ def model_cost(ir: ModelIR, registry: Registry | None = None, element_bytes: int
     position = primitive_of(registry, "position", ir.embedding["positional"])
     return ModelCost(
         embedding=dims.vocab_size * dims.d_model,
-        positions=position.cost(dims, ir.embedding, size),
+        positions=ask(registry, position, Cost, position.cost, dims, ir.embedding, size),
         layers=tuple(known[id(layer)] for layer in ir.layers),
         final_norm=0 if ir.final_norm is None else pricer.price("norm", ir.final_norm).params,
         head=pricer.price("head", ir.head),
@@ -158,7 +159,8 @@ class _Pricer:
 
     def price(self, kind: Kind, node: PrimitiveIR) -> Cost:
         """The price of one primitive."""
-        return primitive_of(self.registry, kind, node.type).cost(self.dims, node.params, self.element_bytes)
+        primitive = primitive_of(self.registry, kind, node.type)
+        return ask(self.registry, primitive, Cost, primitive.cost, self.dims, node.params, self.element_bytes)
 
     def layer(self, layer: LayerIR) -> LayerCost:
         """The price of one layer."""

@@ -37,9 +37,18 @@ def copy_tokenizer(ir: ModelIR, folder: Path, spec_dir: Path | None) -> dict[str
 
     found = find_tokenizer(name, spec_dir)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(found) if found else name, local_files_only=True)
-    except (OSError, ValueError):
-        logger.warning(str(msg("tokenizer {name} is not on this machine, so the directory has none", name=name)))
+        # Never a tokenizer's own code: a spec is data, and compiling it runs nothing that came with it.
+        tokenizer = AutoTokenizer.from_pretrained(
+            str(found) if found else name, local_files_only=True, trust_remote_code=False
+        )
+    # Broken tokenizer files raise whatever their parser happens to; none of it may stop a compile.
+    except Exception as error:
+        if found:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            note = msg("tokenizer {name} can't be used, so the directory has none: {reason}", name=name, reason=reason)
+        else:
+            note = msg("tokenizer {name} is not on this machine, so the directory has none", name=name)
+        logger.warning(str(note))
         return {}
     if contract["pad_token"] is not None:
         tokenizer.add_special_tokens({"pad_token": contract["pad_token"]})

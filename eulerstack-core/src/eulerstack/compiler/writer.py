@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -108,7 +109,9 @@ def write_directory(
 
 def write_source(ir: ModelIR, folder: Path) -> None:
     """Writes the two Python files that the auto classes load."""
-    header = HEADER.format(name=ir.model["name"], version=__version__)
+    # The name goes into Python source: only characters that can't end or escape a docstring.
+    name = re.sub(r"[^\w .,:;()+-]", "_", ir.model["name"])
+    header = HEADER.format(name=name, version=__version__)
     (folder / "modeling_eulerstack.py").write_text(bundle(used_classes(ir), header), encoding="utf-8")
     (folder / "configuration_eulerstack.py").write_text(CONFIGURATION_FILE, encoding="utf-8")
 
@@ -130,7 +133,7 @@ def generation_config(config: dict[str, Any]) -> dict[str, Any]:
 @contextmanager
 def replacing_directory(target: Path, force: bool) -> Iterator[Path]:
     """A temporary sibling of `target` that takes its place when the block ends well, and vanishes when it doesn't."""
-    target = Path(os.path.abspath(target))
+    target = Path(os.path.realpath(target))
     if target.exists() and not target.is_dir():
         raise _refused(
             msg("{path} exists and is no directory", path=str(target)), msg("choose another output directory")
@@ -140,10 +143,16 @@ def replacing_directory(target: Path, force: bool) -> Iterator[Path]:
             msg("{path} exists and is not empty", path=str(target)),
             msg("choose another output directory, or add --force to replace it"),
         )
+    here = Path.cwd()
+    if target in (here, *here.parents, Path.home()):
+        raise _refused(
+            msg("{path} is the working directory, one above it, or your home", path=str(target)),
+            msg("name a directory of its own, such as {path}", path=str(here / "my_model")),
+        )
     temporary: Path | None = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
+        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name[:40]}.", suffix=".partial", dir=target.parent))
         yield temporary
         _swap(temporary, target)
     except OSError as error:
@@ -161,7 +170,7 @@ def _swap(temporary: Path, target: Path) -> None:
     if not target.exists():
         temporary.rename(target)
         return
-    old = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".old", dir=target.parent)) / target.name
+    old = Path(tempfile.mkdtemp(prefix=f".{target.name[:40]}.", suffix=".old", dir=target.parent)) / target.name
     target.rename(old)
     try:
         temporary.rename(target)

@@ -161,6 +161,13 @@ _BEGIN = msg("Begin the file with: schema_version: 1")
 
 
 def _read(file: str) -> bytes:
+    if not file.startswith(("/dev/", "/proc/")) and FilePath(file).is_fifo():
+        _fail(
+            file,
+            msg("this is a pipe with a name, which may never end"),
+            msg("Type the path of a regular file, or read from /dev/stdin"),
+            "reference/errors.md#file",
+        )
     try:
         with open(file, "rb") as stream:
             data = stream.read(MAX_BYTES + 1)

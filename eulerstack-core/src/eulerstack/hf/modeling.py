@@ -271,7 +271,7 @@ class EulerStackForCausalLM(EulerStackPreTrainedModel, GenerationMixin):
         )
         hidden_states = outputs.last_hidden_state
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        logits = self.head(hidden_states[:, kept, :], self.lm_head)
+        logits = self.head(self.lm_head(hidden_states[:, kept, :]))
         loss = None
         if labels is not None:
             loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)

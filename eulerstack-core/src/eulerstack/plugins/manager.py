@@ -7,10 +7,13 @@ before third parties, and third parties that claim the same name are all set asi
 
 from __future__ import annotations
 
+import io
 import os
 import threading
 import traceback
-from collections.abc import Iterable, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import Any
 
 import pluggy
@@ -76,7 +79,8 @@ class Registry:
             return
         plugin: object = None
         try:
-            plugin = source.load()
+            with _quiet(source.own):
+                plugin = source.load()
             record.api_version = getattr(plugin, "EULERSTACK_API_VERSION", hookspecs.API_VERSION)
             twin = self._manager.get_name(plugin)
             if twin:
@@ -250,6 +254,17 @@ def _check_unique(contribution: Contribution) -> None:
         if claim in seen:
             raise PluginFault(msg("it provides {name} ({space}) twice", name=claim[1], space=claim[0]))
         seen.add(claim)
+
+
+@contextmanager
+def _quiet(own: bool) -> Iterator[None]:
+    """Keeps what a third party prints or warns about while it is imported out of our output, which programs read."""
+    if own:
+        yield
+        return
+    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 _lock = threading.RLock()

@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from eulerstack.errors import Message
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 GROUP = "eulerstack"
 OWN_PACKAGES = frozenset({"eulerstack", "eulerstack-core", "eulerstack-mixers", "eulerstack-dev"})
@@ -69,15 +73,34 @@ def normalised(package: str) -> str:
 
 def installed_sources() -> list[PluginSource]:
     """The entry points of the group `eulerstack`, in an order that does not depend on the installation."""
-    from importlib.metadata import entry_points
-
     found = []
-    for point in entry_points(group=GROUP):
-        metadata = point.dist.metadata if point.dist else {"Name": "unknown", "Version": "0"}
-        found.append(
-            PluginSource(point.name, normalised(metadata["Name"]), metadata["Version"], point.load, point.value)
-        )
+    for point in _entry_points():
+        name, version = _distribution(point)
+        found.append(PluginSource(point.name, normalised(name), version, point.load, point.value))
     return sorted(found, key=lambda source: (source.package, source.name, source.target))
+
+
+def _entry_points() -> list[EntryPoint]:
+    """All entry points of our group; an installed package whose files are damaged is passed over."""
+    from importlib.metadata import distributions, entry_points
+
+    try:
+        return list(entry_points(group=GROUP))
+    # One damaged file among all installed packages spoils the whole call; then they are read one by one.
+    except Exception:
+        points = []
+        for distribution in distributions():
+            with suppress(Exception):
+                points += [point for point in distribution.entry_points if point.group == GROUP]
+        return points
+
+
+def _distribution(point: EntryPoint) -> tuple[str, str]:
+    """Name and version of the distribution that brings an entry point, as far as its files tell."""
+    metadata = point.dist.metadata if point.dist else None
+    name = metadata["Name"] if metadata else None
+    version = metadata["Version"] if metadata else None
+    return name or f"unknown-{point.value.split(':')[0].split('.')[0]}", version or "0"
 
 
 def core_sources() -> list[PluginSource]:

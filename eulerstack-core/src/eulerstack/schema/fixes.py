@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import reduce
 from typing import Any
 
@@ -79,7 +79,9 @@ def wrong_type(name: str, types: Sequence[str], value: Any, schema: Mapping[str,
     fix = _converted(name, types, value, schema)
     if fix is None:
         example = example_value(schema)
-        if example is None:
+        if len(schema.get("enum", ())) > 1:
+            fix = msg("Type one of: {choices}", choices=", ".join(scalar(choice) for choice in schema["enum"]))
+        elif example is None:
             fix = msg("Type {expected}", expected=wanted)
         else:
             fix = msg("Type {expected}, for example {example}", expected=wanted, example=_line(name, example))
@@ -107,27 +109,43 @@ def _fill(name: str, types: Sequence[str], schema: Mapping[str, Any]) -> Message
 
 def _converted(name: str, types: Sequence[str], value: Any, schema: Mapping[str, Any]) -> Message | None:
     """What the value would be if it were of a kind that the word takes; None where that can't be said."""
-    if isinstance(value, float) and "integer" in types:
-        return _type(name, str(round(value))) if abs(value) < 1e18 else None
-    if isinstance(value, str) and ("integer" in types or "number" in types):
-        number = _as_number(value, whole="number" not in types)
-        if number is not None:
-            return _type(name, number)
-    if "boolean" in types and isinstance(value, (str, int)) and not isinstance(value, bool):
-        word = _YES.get(str(value).lower()) or _NO.get(str(value).lower())
-        if word:
-            return _type(name, word)
-    if "string" in types and isinstance(value, (bool, int, float)):
-        return _type(name, f'"{show(value)}"')
+    for text, meant in _candidates(types, value):
+        if _takes(schema, meant):
+            return _type(name, text)
     if "object" in types:
         return _mapping(name, value, schema)
     if "array" in types and isinstance(value, Mapping):
         return msg("Put a dash and a space before each entry of {name}", name=name)
-    if "array" in types and isinstance(value, (str, int, float)):
-        return _type(name, f"[{scalar(value)}]")
-    if isinstance(value, list) and len(value) == 1 and isinstance(value[0], (str, int, float)):
-        return _type(name, scalar(value[0]))
     return None
+
+
+def _candidates(types: Sequence[str], value: Any) -> Iterator[tuple[str, Any]]:
+    """(text, value) of what a value of the wrong kind may have been meant as."""
+    if isinstance(value, float) and "integer" in types and abs(value) < 1e18:
+        yield str(round(value)), round(value)
+    if isinstance(value, str) and ("integer" in types or "number" in types):
+        number = _as_number(value, whole="number" not in types)
+        if number is not None:
+            yield number, int(number) if re.fullmatch(r"[-+]?[0-9]+", number) else float(number)
+    if "boolean" in types and isinstance(value, (str, int)) and not isinstance(value, bool):
+        word = _YES.get(str(value).lower()) or _NO.get(str(value).lower())
+        if word:
+            yield word, word == "true"
+    if "string" in types and isinstance(value, (bool, int, float)):
+        if value is False:
+            # YAML's other words for false may have been meant as the name of nothing.
+            yield "none", "none"
+        yield f'"{show(value)}"', show(value)
+    if "array" in types and isinstance(value, (str, int, float)):
+        yield f"[{scalar(value)}]", [value]
+    if isinstance(value, list) and len(value) == 1 and isinstance(value[0], (str, int, float)):
+        yield scalar(value[0]), value[0]
+
+
+def _takes(schema: Mapping[str, Any], value: Any) -> bool:
+    from jsonschema import Draft202012Validator
+
+    return Draft202012Validator(schema).is_valid(value)
 
 
 def _mapping(name: str, value: Any, schema: Mapping[str, Any]) -> Message | None:

@@ -22,7 +22,10 @@ def findings(ir: Any, registry: Any = None, spec: Mapping[str, Any] | None = Non
     found: list[Finding] = []
     for rule in registry.rules():
         try:
-            found += rule.check(ir)
+            answers = list(rule.check(ir))
+            if not all(isinstance(each, Finding) for each in answers):
+                raise TypeError("it found something that is no Finding")
+            found += answers
         # Rules belong to plugins; one that fails must not keep the others' findings from the user.
         except Exception as error:
             what = msg("the rule failed: {error}", error=f"{type(error).__name__}: {error}"[:200])

@@ -1,6 +1,6 @@
-"""From hidden states to next-token logits.
+"""What the head does to the logits of the model's `lm_head`.
 
-Shapes: (batch, time, d_model) -> (batch, time, vocab_size)
+Shapes: (batch, time, vocab_size) -> (batch, time, vocab_size)
 Cost:   vocab_size·d_model parameters, none when tied to the embedding
 Source: tying: Press & Wolf 2016, arXiv:1608.05859; softcap: Gemma 2, arXiv:2408.00118
 """
@@ -12,15 +12,14 @@ from torch import nn
 
 
 class CausalLMHead(nn.Module):
-    """softcap(scale · lm_head(x)). The matrix is the model's own `lm_head`, so that resizing finds a plain one."""
+    """softcap(scale · logits). The matrix is the model's own `lm_head`, where resizing and offloading find it."""
 
     def __init__(self, config: Any, params: dict[str, Any]):
         super().__init__()
         self.scale = params["logit_scale"]
         self.softcap = params["logit_softcap"]
 
-    def forward(self, hidden_states: torch.Tensor, lm_head: nn.Module) -> torch.Tensor:
-        logits = lm_head(hidden_states)
+    def forward(self, logits: torch.Tensor) -> torch.Tensor:
         if self.scale != 1.0:
             logits = logits * self.scale
         if self.softcap is not None:
