@@ -18,13 +18,7 @@ PLANNED_WORDS: dict[str, tuple[str, ...]] = {
     "": ("execution_modes", "transition", "tissue"),
     "layer_templates.<name>": ("memory", "shape_change"),
     "layer_templates.<name>.mixer.attention": (
-        "window_dilation",
-        "latent_dim",
-        "q_latent_dim",
-        "rope_head_dim",
-        "v_head_dim",
         "compression",
-        "attention_sinks",
     ),
     "layer_templates.<name>.ffn": (
         "experts",
@@ -71,7 +65,7 @@ PLANNED_WORDS: dict[str, tuple[str, ...]] = {
 }
 
 PLANNED_VALUES: dict[str, tuple[str, ...]] = {
-    "layer_templates.<name>.mixer.attention.window_mode": ("dilated", "nsa"),
+    "layer_templates.<name>.mixer.attention.window_mode": ("nsa",),
 }
 
 STAGES = ("parallel", "integrator")
