@@ -247,8 +247,8 @@ def test_tensors_that_do_not_fit_are_named(
 def test_layers_that_predict_further_tokens_are_refused_by_name(tmp_path: Path) -> None:
     source = tmp_path / "source"
     BY_NAME["deepseek_v3_plain"].build().save_pretrained(source)
-    extra = {"model.layers.3.eh_proj.weight": torch.ones(72, 144), "model.layers.3.input_layernorm.weight": torch.ones(72)}
-    _resave(source, lambda tensors: tensors.update(extra))
+    extra = {"eh_proj": torch.ones(72, 144), "input_layernorm": torch.ones(72)}
+    _resave(source, lambda tensors: tensors.update({f"model.layers.3.{name}.weight": extra[name] for name in extra}))
     error = _refused(source, CompileError, "predict further tokens (MTP)", "with transformers")
     assert len(error.diagnostics) == 1
 

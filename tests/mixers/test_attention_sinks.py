@@ -11,9 +11,9 @@ from transformers.models.gpt_oss.modeling_gpt_oss import GptOssAttention, GptOss
 
 from eulerstack_mixers.modules.attention import eager_attention
 from eulerstack_mixers.modules.attention_sinks import AttentionSinks
+from tests.mixers.layers import run_layer
 from tests.model.mixers.attention import of
 from tests.model.specs import built, changed, tiny_spec, tokens
-from tests.mixers.layers import run_layer
 
 
 @pytest.mark.parametrize("window", [None, 5])

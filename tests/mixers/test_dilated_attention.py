@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from tests.mixers.layers import run_layer
 from tests.model.mixers.attention import of
 from tests.model.specs import built, changed, tiny_spec, tokens
-from tests.mixers.layers import run_layer
 
 
 @pytest.mark.parametrize(("window", "dilation"), [(8, 3), (7, 3), (9, 2), (3, 2), (40, 6)])

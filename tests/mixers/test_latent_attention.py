@@ -14,9 +14,9 @@ from eulerstack.compiler.cost import model_cost
 from eulerstack.plugins import Dims
 from eulerstack_mixers.declarations.attention import ATTENTION
 from eulerstack_mixers.modules.latent_attention import LatentAttention
+from tests.mixers.layers import run_layer
 from tests.model.mixers.attention import LATENT, VARIANTS, of
 from tests.model.specs import built, changed, tiny_spec, tokens
-from tests.mixers.layers import run_layer
 
 SIZES = {"hidden_size": 36, "num_attention_heads": 3, "num_key_value_heads": 3, "qk_nope_head_dim": 12}
 YARN = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 16}
@@ -159,8 +159,8 @@ def test_grouped_keys_of_other_layers_leave_latent_attention_alone() -> None:
 def test_a_layer_of_deepseek_v3_has_its_published_price() -> None:
     dims = Dims(7168, 128, 128, 128, 18432, 129280, 4096, 1e-6, "rope")
     params = {
-        **{"latent_dim": 512, "q_latent_dim": 1536, "rope_head_dim": 64, "v_head_dim": 128},
-        **{"qkv_bias": False, "o_bias": False, "window": None, "window_dilation": None, "attention_sinks": None},
+        "latent_dim": 512, "q_latent_dim": 1536, "rope_head_dim": 64, "v_head_dim": 128,
+        "qkv_bias": False, "o_bias": False, "window": None, "window_dilation": None, "attention_sinks": None,
     }
     cost = ATTENTION.cost(dims, params, 2)
     assert cost.params == 187_107_328

@@ -24,7 +24,6 @@ from eulerstack.hf.configuration import EulerStackConfig
 from eulerstack.hf.masks import create_masks, packed_sequences
 from eulerstack.hf.primitives import primitive_class
 
-
 # The flash kernels that transformers can hand the logits of attention sinks to.
 FLASH_WITH_SINKS = ["kernels-community/vllm-flash-attn3", "flash_attention_4"]
 
@@ -247,7 +246,7 @@ class EulerStackForCausalLM(EulerStackPreTrainedModel, GenerationMixin):
 
     def _get_static_cache_init_shape(self) -> Any:
         # Latents have another width than heads, so such a cache is shaped by its first tokens.
-        if any(block["mixer"]["params"].get("latent_dim") for block in self.config.architecture["blocks"]):
+        if any(block["mixer"]["params"].get("latent_dim") for block in (self.config.architecture or {})["blocks"]):
             return None
         return super()._get_static_cache_init_shape()
 

@@ -240,8 +240,8 @@ class Importer:
                   IR by reading it back with `to_spec`
     rules         the one table by which tensors are converted, in both directions
     drop          tensors there that hold no information (`{i}` is a layer's index)
-    refused       (names of tensors there, what they are, what to do about them): parts of a checkpoint that the language
-                  has no words for
+    refused       (names of tensors there, what they are, what to do about them): parts of a checkpoint that the
+                  language has no words for
     prefix        the base model's name there, absent from tensors of a checkpoint saved without a head
     pad_learns    whether the class trains the pad token's embedding; elsewhere, as here, config.json's pad_token_id
                   exempts it

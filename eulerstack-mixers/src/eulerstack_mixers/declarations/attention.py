@@ -9,9 +9,9 @@ Cost:   parameters d_model·head_dim·(2·n_heads + 2·n_kv_heads), plus n_heads
         visible token for scores and values, of which a dilated window has every window_dilation-th
 Errors: CompatibilityError when window_mode is sliding or dilated and no window is given, when dilation and mode
         contradict each other, when rotary words stand beside another positional, or when they contradict each other
-Source: Vaswani et al. 2017, arXiv:1706.03762; grouped queries, Ainslie et al. 2023, arXiv:2305.13245; windows, Beltagy
-        et al. 2020, arXiv:2004.05150; softcap, Gemma team 2024, arXiv:2408.00118; dilated windows, Beltagy et al. 2020, section 3.1; sinks, Xiao et al. 2023, arXiv:2309.17453,
-        and OpenAI 2025, gpt-oss, arXiv:2508.10925
+Source: Vaswani et al. 2017, arXiv:1706.03762; grouped queries, Ainslie et al. 2023, arXiv:2305.13245; windows, dilated
+        ones among them, Beltagy et al. 2020, arXiv:2004.05150; softcap, Gemma team 2024, arXiv:2408.00118; sinks, Xiao
+        et al. 2023, arXiv:2309.17453, and OpenAI 2025, gpt-oss, arXiv:2508.10925
 """
 
 from __future__ import annotations
