@@ -85,7 +85,7 @@ CASES: list[Case] = [
     ),
     incompatible(
         "a word of a later version",
-        changed("window: null", "compression: §{type: csa}"),
+        changed("window: null", "§compression: {type: csa}"),
         ("layer_templates.decoder.mixer.attention.compression", NOT_YET, "Delete compression"),
     ),
     incompatible(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 import transformers
 import yaml
+from transformers.models.deepseek_v3.modeling_deepseek_v3 import DeepseekV3Attention
 
 from eulerstack.compiler.cost import count_parameters
 from eulerstack.compiler.importing import import_checkpoint
@@ -154,6 +156,28 @@ def test_rope_without_scaling_in_both_spellings() -> None:
     assert llama.to_spec({"rope_theta": 7.0, "rope_scaling": None}) == llama.to_spec(
         {"rope_parameters": {"rope_type": "default", "rope_theta": 7.0}}
     )
+
+
+@pytest.mark.parametrize(
+    ("words", "scale"),
+    [
+        ({"mscale": 1.0, "mscale_all_dim": 1.0}, None),
+        ({"mscale_all_dim": 1.0}, 192**-0.5 * (0.1 * math.log(40.0) + 1) ** 2),
+        ({"mscale_all_dim": 1.0, "attention_factor": 1.2}, 192**-0.5 * (0.1 * math.log(40.0) + 1) ** 2),
+        ({"rope_type": "linear", "mscale_all_dim": 0.5}, 192**-0.5 * (0.05 * math.log(40.0) + 1) ** 2),
+        ({"mscale": 1.0, "mscale_all_dim": 0}, None),
+        ({"mscale": 1.0, "mscale_all_dim": 1.0, "factor": 1.0}, None),
+    ],
+)
+def test_deepseek_scales_as_its_class_does(words: dict[str, Any], scale: float | None) -> None:
+    rope = {"rope_type": "yarn", "factor": 40.0, "original_max_position_embeddings": 4096, "rope_theta": 1e4, **words}
+    config = {"first_k_dense_replace": 61, "rope_parameters": rope}
+    spec = deepseek_v3.to_spec(config)
+    assert spec["layer_templates"]["decoder"]["mixer"]["attention"].get("scale") == pytest.approx(scale)
+    size = {"num_hidden_layers": 1, "hidden_size": 64, "intermediate_size": 8, "num_attention_heads": 1}
+    reference = transformers.DeepseekV3Config(**{**config, **size, "num_key_value_heads": 1})
+    theirs = DeepseekV3Attention(reference, 0).scaling
+    assert normalize_to_ir(spec).layers[0].mixer.params["scale"] == pytest.approx(theirs, rel=1e-12)
 
 
 def test_the_old_name_of_dtype_is_read() -> None:

@@ -14,7 +14,7 @@ from eulerstack.hf import masks
 from tests.mixers.layers import run_layer, run_reference
 from tests.model.mixers.attention import DILATED, EAGER_ONLY, LATENT, VARIANTS, of
 from tests.model.specs import built, changed, tiny_spec, tokens
-from tests.model.test_export import lively_directory, offline
+from tests.model.test_export import PYTHON_OF_OLDEST, lively_directory, offline
 
 every_variant = pytest.mark.parametrize("name", VARIANTS)
 
@@ -113,6 +113,32 @@ def test_generate_compiles_its_step_over_a_static_cache(name: str) -> None:
     step = torch.compile(model.forward, fullgraph=True, backend="eager")
     model.forward = step
     assert torch.equal(model.generate(ids, cache_implementation="static", **options), expected)
+
+
+@pytest.mark.parametrize("name", ["latent", "latent_window", "dilated", "attention_hybrid", "sinks"])
+def test_assisted_decoding_and_chunked_prefills_give_the_greedy_tokens(name: str) -> None:
+    model, assistant = built(VARIANTS[name]), built(changed(tiny_spec(), {"layer_schedule.0.repeat": 1}))
+    ids = tokens(batch=1, time=12)
+    options = {"max_new_tokens": 12, "do_sample": False, "pad_token_id": 0}
+    expected = model.generate(ids, **options)
+    assert torch.equal(model.generate(ids, assistant_model=assistant, **options), expected)
+    assert torch.equal(model.generate(ids, prompt_lookup_num_tokens=2, **options), expected)
+    static = {"cache_implementation": "static", "disable_compile": True}
+    for cache in ({}, static):
+        assert torch.equal(model.generate(ids, prefill_chunk_size=5, **cache, **options), expected)
+
+
+@pytest.mark.skipif(
+    PYTHON_OF_OLDEST is None, reason="EULERSTACK_OLDEST_PYTHON names no interpreter; tox -e oldest does"
+)
+@pytest.mark.parametrize("name", ["attention_hybrid", "latent_sinks", "sinks_fixed", "dilated_alibi"])
+def test_a_directory_generates_the_same_tokens_on_the_oldest_transformers(name: str, tmp_path: Path) -> None:
+    model = lively_directory(VARIANTS[name], tmp_path / "model")
+    ids = torch.arange(24).reshape(2, 12) % model.config.vocab_size
+    found = offline(tmp_path / "model", tmp_path, again=True, python=PYTHON_OF_OLDEST)
+    with torch.no_grad():
+        assert (found["logits"] - model(ids).logits).abs().max() < 1e-5
+    assert torch.equal(found["generated"], model.generate(ids, max_new_tokens=8, do_sample=False, pad_token_id=0))
 
 
 @pytest.mark.parametrize("name", ["attention_hybrid", "latent_sinks", "sinks_fixed", "dilated_alibi"])

@@ -159,8 +159,15 @@ def test_grouped_keys_of_other_layers_leave_latent_attention_alone() -> None:
 def test_a_layer_of_deepseek_v3_has_its_published_price() -> None:
     dims = Dims(7168, 128, 128, 128, 18432, 129280, 4096, 1e-6, "rope")
     params = {
-        "latent_dim": 512, "q_latent_dim": 1536, "rope_head_dim": 64, "v_head_dim": 128,
-        "qkv_bias": False, "o_bias": False, "window": None, "window_dilation": None, "attention_sinks": None,
+        "latent_dim": 512,
+        "q_latent_dim": 1536,
+        "rope_head_dim": 64,
+        "v_head_dim": 128,
+        "qkv_bias": False,
+        "o_bias": False,
+        "window": None,
+        "window_dilation": None,
+        "attention_sinks": None,
     }
     cost = ATTENTION.cost(dims, params, 2)
     assert cost.params == 187_107_328

@@ -105,12 +105,15 @@ class EulerStackPreTrainedModel(PreTrainedModel):
         if any(params.get("softcap") is not None for params in mixers):
             self._supports_sdpa = False
         if any(params.get("attention_sinks") is not None for params in mixers):
-            # sdpa and older flash kernels would leave the sinks out without a word.
-            self._supports_sdpa = False
+            # sdpa, older flash kernels and serving engines would leave the sinks out without a word.
+            self._supports_sdpa = self._supports_attention_backend = False
             self._compatible_flash_implementations = FLASH_WITH_SINKS
         if any(params.get("window_mode") == "dilated" for params in mixers):
             # Flash kernels know windows, but no gaps in them.
             self._supports_flash_attn = self._supports_attention_backend = False
+        if any(params.get("latent_dim") is not None for params in mixers):
+            # Serving engines make room for heads of config.head_dim in queries, keys and values alike.
+            self._supports_attention_backend = False
         super().__init__(config, *args, **kwargs)
 
     @torch.no_grad()

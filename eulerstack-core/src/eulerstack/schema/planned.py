@@ -17,9 +17,7 @@ PLANNED_TYPES: dict[str, tuple[str, ...]] = {
 PLANNED_WORDS: dict[str, tuple[str, ...]] = {
     "": ("execution_modes", "transition", "tissue"),
     "layer_templates.<name>": ("memory", "shape_change"),
-    "layer_templates.<name>.mixer.attention": (
-        "compression",
-    ),
+    "layer_templates.<name>.mixer.attention": ("compression",),
     "layer_templates.<name>.ffn": (
         "experts",
         "top_k",

@@ -8,7 +8,6 @@ from typing import Any
 
 from eulerstack.errors import msg
 from eulerstack.plugins import Importer, WeightRule
-from eulerstack_mixers.declarations.latent_attention import yarn_temperature
 from eulerstack_mixers.importers.common import (
     GATED_ACTIVATIONS,
     GATED_FFN_RULES,
@@ -84,18 +83,19 @@ def to_spec(config: Mapping[str, Any]) -> dict[str, Any]:
         embedding={"rope_interleaved": reader.boolean("rope_interleave")},
     )
     spec = gated_decoder_spec(reader, "deepseek_v3", layout)
-    factor = _temperature(reader)
-    if factor != yarn_temperature({"scaling": spec["embedding"].get("rope_scaling")}):
+    theirs = _temperature(reader["rope_scaling"] or reader["rope_parameters"] or {})
+    scaling = spec["embedding"].get("rope_scaling") or {}
+    # The language has yarn alone do this, and only where both of its slopes are given.
+    if theirs != (_temperature(scaling) if scaling.get("type") == "yarn" else 1.0):
         for template in spec["layer_templates"].values():
-            template["mixer"]["attention"]["scale"] = (nope + rope) ** -0.5 * factor * factor
+            template["mixer"]["attention"]["scale"] = (nope + rope) ** -0.5 * theirs * theirs
     return spec
 
 
-def _temperature(reader: ConfigReader) -> float:
+def _temperature(scaling: Mapping[str, Any]) -> float:
     """The number by whose square the class multiplies the scale of its scores, whatever the rotary type."""
-    given = reader["rope_scaling"] or reader["rope_parameters"] or {}
-    slope, factor = given.get("mscale_all_dim"), given.get("factor")
-    default = given.get("rope_type", given.get("type", "default")) == "default"
+    slope, factor = scaling.get("mscale_all_dim"), scaling.get("factor")
+    default = scaling.get("rope_type", scaling.get("type", "default")) == "default"
     if default or not is_number(slope) or not slope or not is_number(factor) or factor <= 1:
         return 1.0
     return 0.1 * slope * math.log(factor) + 1.0
