@@ -85,13 +85,13 @@ CASES: list[Case] = [
     ),
     incompatible(
         "a word of a later version",
-        changed("window: null", "latent_dim: §32"),
-        ("layer_templates.decoder.mixer.attention.latent_dim", NOT_YET, "Delete latent_dim"),
+        changed("window: null", "§compression: {type: csa}"),
+        ("layer_templates.decoder.mixer.attention.compression", NOT_YET, "Delete compression"),
     ),
     incompatible(
         "a choice of a later version",
-        changed("window: null", "window: 8\n        window_mode: §dilated"),
-        ("layer_templates.decoder.mixer.attention.window_mode", "dilated", "another window_mode"),
+        changed("window: null", "window: 8\n        window_mode: §nsa"),
+        ("layer_templates.decoder.mixer.attention.window_mode", "nsa", "another window_mode"),
     ),
     incompatible(
         "a section of a later version", appended("§tissue:\n  columns: []\n"), ("tissue", NOT_YET, "Delete tissue")

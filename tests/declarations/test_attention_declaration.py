@@ -1,5 +1,6 @@
 """Attention's rules: inherited positions, contradictions, cache slot, splitting."""
 
+import math
 from typing import Any
 
 import pytest
@@ -31,7 +32,8 @@ DIMS = Dims(
 
 def resolved(embedding: dict[str, Any] = ROPE, **words: Any) -> dict[str, Any]:
     params = complete(ATTENTION.schema or {}, words)
-    return dict(ATTENTION.resolve(params, {"model": {"max_seq_len": 256}, "embedding": embedding}))
+    model = {"max_seq_len": 256, "head_dim": 16, "norm_eps": 1e-5}
+    return dict(ATTENTION.resolve(params, {"model": model, "embedding": embedding}))
 
 
 def problems(dims: Dims = DIMS, **words: Any) -> list[str]:
@@ -67,6 +69,66 @@ def test_resolving_twice_changes_nothing() -> None:
 def test_sliding_needs_a_window() -> None:
     assert problems(window_mode="sliding") == ["window_mode"]
     assert problems(window_mode="sliding", window=8) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "paths"),
+    [
+        ({"window_mode": "dilated", "window": 8, "window_dilation": 2}, []),
+        ({"window_mode": "dilated", "window": 8, "window_dilation": 7}, []),
+        ({"window_mode": "dilated", "window": 8, "window_dilation": 8}, ["window_dilation"]),
+        ({"window_mode": "dilated", "window": 8}, ["window_mode"]),
+        ({"window_mode": "dilated", "window_dilation": 2}, ["window_mode"]),
+        ({"window_mode": "dilated"}, ["window_mode", "window_mode"]),
+        ({"window_mode": "sliding", "window": 8, "window_dilation": 2}, ["window_dilation"]),
+        ({"window_dilation": 2}, ["window_dilation"]),
+    ],
+    ids=str,
+)
+def test_a_dilated_window_needs_a_window_and_a_smaller_dilation(words: dict[str, Any], paths: list[str]) -> None:
+    assert problems(**words) == paths
+
+
+@pytest.mark.parametrize(
+    ("words", "paths"),
+    [
+        ({"latent_dim": 63}, []),
+        ({"latent_dim": 64}, ["latent_dim"]),
+        ({"latent_dim": 65}, ["latent_dim"]),
+        ({"q_latent_dim": 8, "v_head_dim": 4}, ["q_latent_dim", "v_head_dim"]),
+        ({"rope_head_dim": 8, "latent_norm_eps": 1e-6}, ["rope_head_dim", "latent_norm_eps"]),
+        ({"latent_dim": 8, "qk_norm": "head"}, ["qk_norm"]),
+        ({"latent_dim": 8, "rope_head_dim": 5}, ["rope_head_dim"]),
+        ({"latent_dim": 8, "rope_head_dim": 5, "rope": False}, []),
+        ({"latent_dim": 8, "rope_head_dim": 6, "rope": {"partial_factor": 0.5}}, ["rope_head_dim"]),
+        ({"latent_dim": 8, "q_latent_dim": 100, "rope_head_dim": 32, "v_head_dim": 1, "window": 4}, []),
+    ],
+    ids=str,
+)
+def test_the_words_of_latent_attention_agree_with_each_other(words: dict[str, Any], paths: list[str]) -> None:
+    assert problems(**words) == paths
+
+
+def test_latent_attention_fills_its_widths_once() -> None:
+    once = resolved(latent_dim=8)
+    assert (once["rope_head_dim"], once["v_head_dim"], once["latent_norm_eps"]) == (8, 16, 1e-5)
+    assert once["scale"] == 24**-0.5
+    assert resolved(**once) == once
+    given = {"latent_dim": 8, "rope_head_dim": 4, "v_head_dim": 5, "latent_norm_eps": 0.1, "scale": 0.3}
+    assert {word: resolved(**given)[word] for word in given} == given
+
+
+def test_yarns_factor_stands_in_the_scale_of_latent_attention() -> None:
+    yarn = {**YARN, "mscale": 1.0, "mscale_all_dim": 0.5}
+    temperature = 1 + 0.05 * math.log(4)
+    assert resolved(latent_dim=8, rope={"scaling": yarn})["scale"] == pytest.approx(24**-0.5 * temperature**2)
+    assert resolved(latent_dim=8, rope={"scaling": YARN})["scale"] == 24**-0.5
+    assert resolved(rope={"scaling": yarn})["scale"] is None
+
+
+def test_the_class_depends_on_the_latent() -> None:
+    assert ATTENTION.variant(resolved()) == "Attention"
+    assert ATTENTION.variant(resolved(latent_dim=8)) == "LatentAttention"
 
 
 def test_rotary_words_need_rotary_positions() -> None:
@@ -142,9 +204,17 @@ def test_a_window_gets_a_sliding_cache_slot() -> None:
     assert ATTENTION.cache is not None
     assert ATTENTION.cache(resolved()) == CacheLayer("full_attention")
     assert ATTENTION.cache(resolved(window=8)) == CacheLayer("sliding_attention", 8)
+    dilated = resolved(window=8, window_mode="dilated", window_dilation=3)
+    assert ATTENTION.cache(dilated) == CacheLayer("eulerstack_dilated_7_3")
 
 
 def test_a_norm_over_the_full_width_keeps_projections_whole() -> None:
     assert ATTENTION.tensor_parallel is not None
     assert ATTENTION.tensor_parallel(resolved(qk_norm="full")) == {}
     assert ATTENTION.tensor_parallel(resolved(qk_norm="head"))["o_proj"] == "rowwise"
+
+
+@pytest.mark.parametrize("words", [{"latent_dim": 8}, {"attention_sinks": {}}], ids=str)
+def test_what_all_heads_share_keeps_projections_whole(words: dict[str, Any]) -> None:
+    assert ATTENTION.tensor_parallel is not None
+    assert ATTENTION.tensor_parallel(resolved(**words)) == {}

@@ -42,7 +42,7 @@ class Case:
     @property
     def model_type(self) -> str:
         """The family as config.json names it."""
-        return self.family.lower()
+        return getattr(transformers, f"{self.family}Config").model_type
 
     def config(self) -> Any:
         """The reference's configuration."""
@@ -81,6 +81,20 @@ class Twins:
 
 def _llama(name: str, **words: Any) -> Case:
     return Case(f"llama_{name}", "Llama", words)
+
+
+def _deepseek(name: str, **words: Any) -> Case:
+    """Dense layers only; no two widths are equal."""
+    sizes = {
+        "num_key_value_heads": 3,
+        "first_k_dense_replace": 3,
+        "kv_lora_rank": 20,
+        "q_lora_rank": 28,
+        "qk_rope_head_dim": 8,
+        "qk_nope_head_dim": 14,
+        "v_head_dim": 10,
+    }
+    return Case(f"deepseek_v3_{name}", "DeepseekV3", {**sizes, **words})
 
 
 def _rope(rope_type: str, **words: Any) -> dict[str, Any]:
@@ -176,6 +190,17 @@ CASES = (
     ),
     Case("gpt2_unscaled", "GPT2", {"scale_attn_weights": False, "activation_function": "relu"}),
     Case("olmo2", "Olmo2", {}),
+    _deepseek("plain"),
+    _deepseek(
+        "direct", q_lora_rank=None, attention_bias=True, tie_word_embeddings=True, rope_interleave=False, v_head_dim=24
+    ),
+    _deepseek(
+        "yarn",
+        rms_norm_eps=1e-3,
+        rope_parameters=_rope(
+            "yarn", factor=4.0, original_max_position_embeddings=16, mscale=0.7, mscale_all_dim=1.3, beta_fast=9.0
+        ),
+    ),
     Case("olmo2_biases", "Olmo2", {"attention_bias": True, "num_key_value_heads": 3, "tie_word_embeddings": True}),
 )
 BY_NAME = {case.name: case for case in CASES}

@@ -94,12 +94,12 @@ def test_broken_json_is_located(source: Path, text: bytes, place: str) -> None:
 
 def test_a_missing_model_type_lists_the_families(source: Path) -> None:
     _set(source, model_type=...)
-    _refused(source, CompatibilityError, "gemma2, gpt2, llama, mistral, olmo2, qwen2, qwen3")
+    _refused(source, CompatibilityError, "deepseek_v3, gemma2, gpt2, llama, mistral, olmo2, qwen2, qwen3")
 
 
 def test_an_unknown_model_type_is_located_and_answered(source: Path) -> None:
     _set(source, model_type="qwen2_moe")
-    error = _refused(source, CompatibilityError, "qwen2_moe", "known: gemma2", "did you mean qwen2?")
+    error = _refused(source, CompatibilityError, "qwen2_moe", "known: deepseek_v3, gemma2", "did you mean qwen2?")
     text = (source / "config.json").read_text(encoding="utf-8").splitlines()
     location = error.diagnostics[0].location
     assert location is not None
@@ -169,6 +169,11 @@ def test_a_wrong_value_is_named(source: Path, words: dict[str, Any], path: str, 
         ("qwen2_windows", {"max_window_layers": -1}, "max_window_layers"),
         ("qwen3_windows", {"use_sliding_window": False}, "sliding_window"),
         ("olmo2", {"sliding_window": 8}, "sliding_window"),
+        ("deepseek_v3_plain", {"first_k_dense_replace": 2}, "first_k_dense_replace"),
+        ("deepseek_v3_plain", {"first_k_dense_replace": None}, "first_k_dense_replace"),
+        ("deepseek_v3_plain", {"num_key_value_heads": 1}, "num_key_value_heads"),
+        ("deepseek_v3_plain", {"kv_lora_rank": None}, "kv_lora_rank"),
+        ("deepseek_v3_plain", {"qk_rope_head_dim": "8"}, "qk_rope_head_dim"),
     ],
 )
 def test_a_feature_without_words_is_refused(name: str, words: dict[str, Any], path: str, tmp_path: Path) -> None:
@@ -237,6 +242,15 @@ def test_tensors_that_do_not_fit_are_named(
 ) -> None:
     _resave(source, change)
     _refused(source, CompileError, *texts)
+
+
+def test_layers_that_predict_further_tokens_are_refused_by_name(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    BY_NAME["deepseek_v3_plain"].build().save_pretrained(source)
+    extra = {"eh_proj": torch.ones(72, 144), "input_layernorm": torch.ones(72)}
+    _resave(source, lambda tensors: tensors.update({f"model.layers.3.{name}.weight": extra[name] for name in extra}))
+    error = _refused(source, CompileError, "predict further tokens (MTP)", "with transformers")
+    assert len(error.diagnostics) == 1
 
 
 def test_a_tied_head_that_differs_is_refused(source: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -10,17 +11,20 @@ from typing import Any
 import pytest
 import transformers
 import yaml
+from transformers.models.deepseek_v3.modeling_deepseek_v3 import DeepseekV3Attention
 
 from eulerstack.compiler.cost import count_parameters
 from eulerstack.compiler.importing import import_checkpoint
 from eulerstack.dsl.source import load_source
 from eulerstack.ir.normalizer import normalize_to_ir
 from eulerstack.plugins.manager import get_registry
-from eulerstack_mixers.importers import gemma2, gpt2, llama, mistral, olmo2, qwen2, qwen3
+from eulerstack_mixers.importers import deepseek_v3, gemma2, gpt2, llama, mistral, olmo2, qwen2, qwen3
 from tests.importers.cases import CASES, ONE_A_FAMILY, Case
 
 MODULES = {"llama": llama, "mistral": mistral, "qwen2": qwen2, "qwen3": qwen3, "gemma2": gemma2, "gpt2": gpt2}
-MODULES["olmo2"] = olmo2
+MODULES |= {"olmo2": olmo2, "deepseek_v3": deepseek_v3}
+# A default config of these classes has parts that the language has no words for.
+IMPORTABLE = {"deepseek_v3": {"first_k_dense_replace": 61}}
 
 GOLDEN = """\
 # Imported from a HuggingFace checkpoint of model_type gemma2 (Gemma2ForCausalLM).
@@ -116,8 +120,9 @@ def _differs_in_form_only(ours: dict[str, Any], theirs: dict[str, Any]) -> bool:
 @pytest.mark.parametrize("case", ONE_A_FAMILY, ids=lambda case: case.model_type)
 def test_an_empty_config_is_the_default_model_of_the_class(case: Case) -> None:
     importer = next(one for one in get_registry().importers() if one.model_type == case.model_type)
-    config = getattr(transformers, f"{case.family}Config")()
-    from_nothing = normalize_to_ir(importer.to_spec({}))
+    words = IMPORTABLE.get(case.model_type, {})
+    config = getattr(transformers, f"{case.family}Config")(**words)
+    from_nothing = normalize_to_ir(importer.to_spec(words))
     assert from_nothing == normalize_to_ir(importer.to_spec(config.to_dict()))
 
 
@@ -151,6 +156,28 @@ def test_rope_without_scaling_in_both_spellings() -> None:
     assert llama.to_spec({"rope_theta": 7.0, "rope_scaling": None}) == llama.to_spec(
         {"rope_parameters": {"rope_type": "default", "rope_theta": 7.0}}
     )
+
+
+@pytest.mark.parametrize(
+    ("words", "scale"),
+    [
+        ({"mscale": 1.0, "mscale_all_dim": 1.0}, None),
+        ({"mscale_all_dim": 1.0}, 192**-0.5 * (0.1 * math.log(40.0) + 1) ** 2),
+        ({"mscale_all_dim": 1.0, "attention_factor": 1.2}, 192**-0.5 * (0.1 * math.log(40.0) + 1) ** 2),
+        ({"rope_type": "linear", "mscale_all_dim": 0.5}, 192**-0.5 * (0.05 * math.log(40.0) + 1) ** 2),
+        ({"mscale": 1.0, "mscale_all_dim": 0}, None),
+        ({"mscale": 1.0, "mscale_all_dim": 1.0, "factor": 1.0}, None),
+    ],
+)
+def test_deepseek_scales_as_its_class_does(words: dict[str, Any], scale: float | None) -> None:
+    rope = {"rope_type": "yarn", "factor": 40.0, "original_max_position_embeddings": 4096, "rope_theta": 1e4, **words}
+    config = {"first_k_dense_replace": 61, "rope_parameters": rope}
+    spec = deepseek_v3.to_spec(config)
+    assert spec["layer_templates"]["decoder"]["mixer"]["attention"].get("scale") == pytest.approx(scale)
+    size = {"num_hidden_layers": 1, "hidden_size": 64, "intermediate_size": 8, "num_attention_heads": 1}
+    reference = transformers.DeepseekV3Config(**{**config, **size, "num_key_value_heads": 1})
+    theirs = DeepseekV3Attention(reference, 0).scaling
+    assert normalize_to_ir(spec).layers[0].mixer.params["scale"] == pytest.approx(theirs, rel=1e-12)
 
 
 def test_the_old_name_of_dtype_is_read() -> None:

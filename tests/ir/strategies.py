@@ -79,6 +79,16 @@ attentions = words(
     qk_norm=st.sampled_from(["none", "head", "full"]),
     softcap=st.none() | positive,
     scale=st.none() | positive,
+    attention_sinks=st.none() | words(n_per_head=st.integers(1, 3), learnable=st.booleans()),
+)
+# Rotary lists hold four numbers, so both widths of a head are 8.
+latents = st.fixed_dictionaries(
+    {"latent_dim": st.integers(1, 31), "rope_head_dim": st.just(8), "qk_norm": st.just("none")},
+    optional={
+        "q_latent_dim": st.none() | st.integers(1, 40),
+        "v_head_dim": st.none() | st.integers(1, 12),
+        "latent_norm_eps": st.none() | st.floats(1e-8, 1e-2),
+    },
 )
 gates = st.sampled_from(["swiglu", "geglu", "gelu", "gelu_tanh", "relu", "relu2", "silu"])
 ffns = st.one_of(
@@ -136,7 +146,7 @@ def specs(draw: st.DrawFn) -> Data:
     for name in draw(
         st.lists(st.sampled_from(["decoder", "a.b", "1", "null", "x-2"]), min_size=1, max_size=3, unique=True)
     ):
-        attention = draw(attentions)
+        attention = {**draw(attentions), **draw(st.just({}) | latents)}
         if positional == "rope":
             attention |= draw(words(rope=st.none() | st.just(False) | words(theta=thetas, scaling=scalings)))
         templates[name] = {

@@ -49,7 +49,7 @@ def free_port() -> int:
 
 
 @pytest.mark.parametrize("setting", ["tp_size", "fsdp_size"])
-@pytest.mark.parametrize("name", ["even_heads", "qk_norm_full", "alibi"])
+@pytest.mark.parametrize("name", ["even_heads", "qk_norm_full", "alibi", "latent", "sinks"])
 def test_two_processes_give_the_numbers_of_one(setting: str, name: str, tmp_path: Path) -> None:
     even = {"model.d_model": 32, "model.n_heads": 4, "model.n_kv_heads": 2, "model.d_ff": 48, "model.vocab_size": 64}
     base = changed(tiny_spec(), even)
@@ -57,6 +57,9 @@ def test_two_processes_give_the_numbers_of_one(setting: str, name: str, tmp_path
         "even_heads": base,
         "qk_norm_full": changed(base, {f"{ATTENTION}.qk_norm": "full"}),
         "alibi": changed(base, {"embedding.positional": "alibi"}),
+        # Queries of 4 heads with 4 rotary channels beside their 4 others are as wide as those of the other models.
+        "latent": changed(base, {"model.head_dim": 4, f"{ATTENTION}.latent_dim": 16, f"{ATTENTION}.rope_head_dim": 4}),
+        "sinks": changed(base, {f"{ATTENTION}.attention_sinks": {}}),
     }[name]
     model = es.compile_to_hf_model(es.normalize_to_ir(spec))
     enliven(model)

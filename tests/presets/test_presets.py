@@ -11,6 +11,8 @@ import yaml
 import eulerstack as es
 import eulerstack_presets
 from eulerstack.compiler.compile import build_on_meta
+from eulerstack.compiler.cost import model_cost
+from eulerstack.compiler.family import config_for
 from eulerstack.ir.types import ModelIR
 from eulerstack.plugins.manager import get_registry
 from eulerstack.schema import report
@@ -24,10 +26,11 @@ PROMISED_PARAMS = {
     "arch_intermediate_mistral": 1.3e9,
     "arch_intermediate_gemma2": 1.3e9,
     "arch_intermediate_qwen_longctx": 1.3e9,
+    "arch_advanced_mla": 1.1e9,
     **{
         f"llm_{size}_{variant}": params
         for size, params in {"0p1b": 1e8, "0p8b": 8e8, "2b": 2e9, "4b": 4e9, "16b": 16e9}.items()
-        for variant in ("simple", "mistral")
+        for variant in ("simple", "mistral", "mla")
     },
 }
 SECTIONS = (
@@ -142,6 +145,23 @@ def test_mistral_variant_differs_from_simple_in_the_window_alone(size: str) -> N
             "window_mode": None,
         }
         assert (layer.ffn, layer.norm, layer.residual) == (other.ffn, other.norm, other.residual)
+
+
+@pytest.mark.parametrize("size", ["0p1b", "0p8b", "2b", "4b", "16b"])
+def test_mla_variant_differs_from_simple_in_attention_alone_and_caches_less(size: str) -> None:
+    simple, mla = ir_of(f"llm_{size}_simple"), ir_of(f"llm_{size}_mla")
+    for word in ("d_model", "n_heads", "d_ff", "max_seq_len", "dtype"):
+        assert simple.model[word] == mla.model[word]
+    assert len(simple.layers) == len(mla.layers)
+    assert all(layer.mixer.params["latent_dim"] == 4 * mla.model["head_dim"] for layer in mla.layers)
+    assert model_cost(mla).cache_bytes(1000) < 0.6 * model_cost(simple).cache_bytes(1000)
+
+
+@pytest.mark.parametrize("name", sorted(name for name in PATHS if name.endswith("_mla")))
+def test_mla_presets_are_what_transformers_deepseek_v3_computes(name: str) -> None:
+    importers = [each for each in get_registry().importers() if each.model_type == "deepseek_v3"]
+    importer, config = config_for(ir_of(name), importers, PATHS[name])
+    assert importer.model_type == "deepseek_v3" and config["kv_lora_rank"] == 4 * config["qk_nope_head_dim"]
 
 
 def test_gemma2_alternates_local_and_global() -> None:

@@ -16,6 +16,7 @@ from eulerstack.ir import LayerIR, ModelIR, PrimitiveIR, normalize_to_ir  # noqa
 from eulerstack_mixers.reference.attention import attention  # noqa: E402
 from eulerstack_mixers.reference.ffn import gated_mlp, mlp  # noqa: E402
 from eulerstack_mixers.reference.heads import causal_lm  # noqa: E402
+from eulerstack_mixers.reference.latent_attention import latent_attention  # noqa: E402
 from eulerstack_mixers.reference.norms import layernorm, rmsnorm  # noqa: E402
 from eulerstack_mixers.reference.positions import learned_positions  # noqa: E402
 from eulerstack_mixers.reference.residuals import parallel, sequential  # noqa: E402
@@ -36,16 +37,19 @@ def norm_of(node: PrimitiveIR, weights: Weights) -> Callable[[Any], Any]:
 
 def layer_of(ir: ModelIR, layer: LayerIR, weights: Weights, hidden_states: Any) -> Any:
     heads = {"n_heads": ir.model["n_heads"], "n_kv_heads": ir.model["n_kv_heads"], "norm_eps": ir.model["norm_eps"]}
+    alibi = ir.embedding["positional"] == "alibi"
+    weights_of_mixer, params = below(weights, "mixer"), layer.mixer.params
+
+    def mixer(states: Any) -> Any:
+        if params["latent_dim"] is None:
+            return attention(states, weights_of_mixer, params, alibi=alibi, **heads)
+        sizes = {"n_heads": ir.model["n_heads"], "head_dim": ir.model["head_dim"]}
+        return latent_attention(states, weights_of_mixer, params, alibi=alibi, **sizes)
+
     slots = {name.split(".")[0] for name in weights if name.split(".")[0].endswith("norm")}
     return {"sequential": sequential, "parallel": parallel}[layer.residual.type](
         hidden_states,
-        lambda states: attention(
-            states,
-            below(weights, "mixer"),
-            layer.mixer.params,
-            alibi=ir.embedding["positional"] == "alibi",
-            **heads,
-        ),
+        mixer,
         lambda states: {"mlp": mlp, "gated_mlp": gated_mlp}[layer.ffn.type](
             states, below(weights, "ffn"), layer.ffn.params["activation"]
         ),

@@ -70,6 +70,11 @@ def test_an_ordinary_model_is_not_commented_on(registry: Any) -> None:
          ("positional: rope", "positional: rope, rope_scaling: {type: linear, factor: 1}")),
         ("rope_scaling", "embedding.rope_scaling",
          ("positional: rope", "positional: rope, rope_scaling: {type: yarn, factor: 2, original_max_seq_len: 128}")),
+        ("family_hint", "model.family_hint", ("n_heads: 4", "n_heads: 4, family_hint: deepseek_v3")),
+        ("latent_dim", "layer_templates.two.mixer.attention.latent_dim",
+         ("attention: {}}", "attention: {latent_dim: 7}}")),
+        ("latent_dim", "layer_templates.two.mixer.attention.latent_dim",
+         ("attention: {}}", "attention: {latent_dim: 255, rope_head_dim: 512}}")),
         ("unused_template", "layer_templates.two", ("  - {template: two, repeat: 1}\n", "")),
         ("reserved_namespace", "experimental.x", ("head:", "experimental.x: {a: 1}\nhead:")),
         ("reserved_namespace", "model.vendor.acme.x", ("n_heads: 4", "n_heads: 4, vendor.acme.x: 1")),
@@ -80,6 +85,14 @@ def test_each_rule_speaks_up(registry: Any, rule: str, path: str, change: tuple[
     assert (found.rule, found.path) == (rule, path)
     assert found.location is not None and found.location.file == "m.yml"
     assert found.what.render(str)
+
+
+def test_groups_that_no_layer_uses_are_found(registry: Any) -> None:
+    groups = ("n_heads: 4", "n_heads: 4, n_kv_heads: 2")
+    latent = ("attention: {}}", "attention: {latent_dim: 128}}")
+    assert findings(registry, groups, latent) == []
+    both = findings(registry, groups, latent, ("{window: 128}", "{window: 128, latent_dim: 128}"))
+    assert [(each.rule, each.path) for each in both] == [("latent_groups", "model.n_kv_heads")]
 
 
 def test_disagreeing_ties_are_found_in_the_text(registry: Any) -> None:

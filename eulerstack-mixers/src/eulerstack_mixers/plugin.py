@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from eulerstack.plugins import Importer, Primitive, hookimpl
+from eulerstack.plugins import Importer, Primitive, Rule, hookimpl
 from eulerstack_mixers.declarations.attention import ATTENTION
 from eulerstack_mixers.declarations.gated_mlp import GATED_MLP
 from eulerstack_mixers.declarations.heads import CAUSAL_LM
+from eulerstack_mixers.declarations.latent_rules import LATENT_RULES
 from eulerstack_mixers.declarations.mlp import MLP
 from eulerstack_mixers.declarations.norms import NORMS
 from eulerstack_mixers.declarations.positions import POSITIONS
@@ -46,6 +47,12 @@ def eulerstack_residuals() -> tuple[Primitive, ...]:
 def eulerstack_heads() -> tuple[Primitive, ...]:
     """Output heads."""
     return (CAUSAL_LM,)
+
+
+@hookimpl
+def eulerstack_rules() -> tuple[Rule, ...]:
+    """Realism rules about this package's words."""
+    return LATENT_RULES
 
 
 @hookimpl

@@ -118,7 +118,13 @@ class Conversion:
                 )
             )
         extra = [name for name in self.names if name not in wanted and not self._is_tied_copy(name)]
-        if extra:
+        known = [
+            (what, fix)
+            for names, what, fix in self.importer.refused
+            if any(_pattern(name).fullmatch(found) for name in names for found in extra)
+        ]
+        problems += known
+        if extra and not known:
             family = self.importer.architecture
             problems.append(
                 (

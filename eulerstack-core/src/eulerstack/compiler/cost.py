@@ -91,9 +91,7 @@ class ModelCost:
         itself and the earlier ones; a training step costs three times this (forward, and twice that backward).
         """
         if phase == "decode":
-            return self._sum(
-                lambda cost: cost.flops_per_token + cost.flops_per_token_per_context * _seen(cost, context)
-            )
+            return self._sum(lambda cost: cost.flops_per_token + cost.decode_flops_per_context * _seen(cost, context))
         return self.prefill_flops(context) / context
 
     def prefill_flops(self, context: int) -> int:
@@ -112,13 +110,21 @@ class ModelCost:
 
 def _seen(cost: Cost, context: int) -> int:
     """Tokens that the last of `context` tokens attends to. A window sees the tokens it keeps, and the current one."""
+    return -(-_span(cost, context) // cost.context_stride)
+
+
+def _span(cost: Cost, context: int) -> int:
+    """Tokens from the farthest that the last of `context` tokens may see to that token itself."""
     return context if cost.state_window is None else min(context, cost.state_window + 1)
 
 
 def _seen_in_all(cost: Cost, context: int) -> int:
     """The sum over t = 1 … context of the tokens that token t attends to."""
-    window = _seen(cost, context)
-    return window * (window + 1) // 2 + window * (context - window)
+    span, stride = _span(cost, context), cost.context_stride
+    # The first `span` tokens see 1, …, 1, 2, …, 2, 3, … tokens, each number `stride` times over.
+    whole, rest = divmod(span, stride)
+    growing = stride * whole * (whole + 1) // 2 + rest * (whole + 1)
+    return growing + _seen(cost, context) * (context - span)
 
 
 def model_cost(ir: ModelIR, registry: Registry | None = None, element_bytes: int | None = None) -> ModelCost:

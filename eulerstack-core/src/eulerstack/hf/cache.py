@@ -18,6 +18,7 @@ from transformers.cache_utils import (
 
 STATE_LAYER_TYPE = "eulerstack_state"
 SLIDING_LAYER_PREFIX = "eulerstack_sliding_"
+DILATED_LAYER_PREFIX = "eulerstack_dilated_"
 
 
 class StateLayer(LinearAttentionLayer, CacheLayerMixin):
@@ -121,18 +122,27 @@ def sliding_layer_window(layer_type: str, sliding_window: int | None) -> int | N
     """The window in tokens (the current one included) of a layer type; None when it sees everything.
 
     transformers knows one window a model, `sliding_window`; a layer with another one has the type
-    `eulerstack_sliding_<window>`.
+    `eulerstack_sliding_<window>`, a dilated one `eulerstack_dilated_<window>_<dilation>`.
     """
     if layer_type == "sliding_attention":
         return sliding_window
     if layer_type.startswith(SLIDING_LAYER_PREFIX):
         return int(layer_type.removeprefix(SLIDING_LAYER_PREFIX))
+    if layer_type.startswith(DILATED_LAYER_PREFIX):
+        return int(layer_type.removeprefix(DILATED_LAYER_PREFIX).partition("_")[0])
     return None
 
 
+def layer_dilation(layer_type: str) -> int:
+    """The distance in tokens between the keys that a layer of this type sees; 1 when it sees all of its window."""
+    if layer_type.startswith(DILATED_LAYER_PREFIX):
+        return int(layer_type.rpartition("_")[2])
+    return 1
+
+
 def register_sliding_layer(layer_type: str) -> None:
-    """Teaches transformers' caches a layer type `eulerstack_sliding_<window>`; other types are left alone."""
-    if not layer_type.startswith(SLIDING_LAYER_PREFIX):
+    """Teaches transformers' caches our layer types with a window; other types are left alone."""
+    if not layer_type.startswith((SLIDING_LAYER_PREFIX, DILATED_LAYER_PREFIX)):
         return
     window = sliding_layer_window(layer_type, None)
     DYNAMIC_LAYER_TYPE_MAPPING[layer_type] = lambda **kwargs: DynamicSlidingWindowLayer(

@@ -10,7 +10,7 @@ from transformers.masking_utils import (
     find_packed_sequence_indices,
 )
 
-from eulerstack.hf.cache import STATE_LAYER_TYPE, sliding_layer_window
+from eulerstack.hf.cache import STATE_LAYER_TYPE, layer_dilation, sliding_layer_window
 
 
 class WindowedConfig:
@@ -78,6 +78,15 @@ def packed_sequences(
     return find_packed_sequence_indices(position_ids)
 
 
+def every_nth_key(dilation: int) -> Callable[..., Any]:
+    """A mask function of transformers: keys at a multiple of `dilation` tokens from the query."""
+
+    def mask(batch_idx: Any, head_idx: Any, q_idx: Any, kv_idx: Any) -> Any:
+        return (q_idx - kv_idx) % dilation == 0
+
+    return mask
+
+
 def attention_layer_mask(
     config: Any,
     layer_idx: int,
@@ -94,8 +103,13 @@ def attention_layer_mask(
     if window is None:
         mask = create_causal_mask(config, *arguments, layer_idx=layer_idx, allow_is_causal_skip=attention_bias is None)
     else:
+        dilation = layer_dilation(layer_type)
         mask = create_sliding_window_causal_mask(
-            WindowedConfig(config, window), *arguments, layer_idx=layer_idx, allow_is_causal_skip=attention_bias is None
+            WindowedConfig(config, window),
+            *arguments,
+            layer_idx=layer_idx,
+            allow_is_causal_skip=attention_bias is None,
+            and_mask_function=None if dilation == 1 else every_nth_key(dilation),
         )
     if attention_bias is None or mask is None:
         return mask

@@ -24,6 +24,9 @@ from eulerstack.hf.configuration import EulerStackConfig
 from eulerstack.hf.masks import create_masks, packed_sequences
 from eulerstack.hf.primitives import primitive_class
 
+# The flash kernels that transformers can hand the logits of attention sinks to.
+FLASH_WITH_SINKS = ["kernels-community/vllm-flash-attn3", "flash_attention_4"]
+
 
 class ScaledEmbedding(nn.Embedding):
     """A token embedding whose output is multiplied by a constant, rounded to the weights' dtype first."""
@@ -98,8 +101,19 @@ class EulerStackPreTrainedModel(PreTrainedModel):
         if position.attention_bias is not None:
             # A bias of its own for every head is an additive mask, which only eager and sdpa take.
             self._supports_flash_attn = self._supports_flex_attn = self._supports_attention_backend = False
-        if any(block["mixer"]["params"].get("softcap") is not None for block in blocks):
+        mixers = [block["mixer"]["params"] for block in blocks]
+        if any(params.get("softcap") is not None for params in mixers):
             self._supports_sdpa = False
+        if any(params.get("attention_sinks") is not None for params in mixers):
+            # sdpa, older flash kernels and serving engines would leave the sinks out without a word.
+            self._supports_sdpa = self._supports_attention_backend = False
+            self._compatible_flash_implementations = FLASH_WITH_SINKS
+        if any(params.get("window_mode") == "dilated" for params in mixers):
+            # Flash kernels know windows, but no gaps in them.
+            self._supports_flash_attn = self._supports_attention_backend = False
+        if any(params.get("latent_dim") is not None for params in mixers):
+            # Serving engines make room for heads of config.head_dim in queries, keys and values alike.
+            self._supports_attention_backend = False
         super().__init__(config, *args, **kwargs)
 
     @torch.no_grad()
@@ -139,10 +153,15 @@ class EulerStackModel(EulerStackPreTrainedModel):
         self.rope_of_layer: list[int | None] = []
         self.layer_types = list(config.layer_types)
         for block in blocks:
-            rope = block["mixer"]["params"].get("rope") or None
-            if rope is not None and rope not in ropes:
+            params = block["mixer"]["params"]
+            if not isinstance(params.get("rope"), dict):
+                self.rope_of_layer.append(None)
+                continue
+            # Latent attention rotates a part of the head that has a width of its own.
+            rope = {**params["rope"], "head_dim": params.get("rope_head_dim") or config.head_dim}
+            if rope not in ropes:
                 ropes.append(rope)
-            self.rope_of_layer.append(None if rope is None else ropes.index(rope))
+            self.rope_of_layer.append(ropes.index(rope))
         rotary = {"type": "rope"}
         self.rotary_embs = nn.ModuleList([primitive_class("position", rotary)(config, rope) for rope in ropes])
         self.gradient_checkpointing = False
@@ -227,6 +246,12 @@ class EulerStackForCausalLM(EulerStackPreTrainedModel, GenerationMixin):
         head = config.architecture["head"]
         self.head = primitive_class("head", head)(config, head["params"])
         self.post_init()
+
+    def _get_static_cache_init_shape(self) -> Any:
+        # Latents have another width than heads, so such a cache is shaped by its first tokens.
+        if any(block["mixer"]["params"].get("latent_dim") for block in (self.config.architecture or {})["blocks"]):
+            return None
+        return super()._get_static_cache_init_shape()
 
     def create_masks_for_generate(
         self,

@@ -101,6 +101,7 @@ _FAMILY_CHECKS: dict[str, tuple[tuple[Message, Callable[[Any], bool]], ...]] = {
     ),
     "mistral": ((msg("a window"), lambda ir: any(layer.mixer.params.get("window") for layer in ir.layers)),),
     "gemma2": ((msg("a window"), lambda ir: any(layer.mixer.params.get("window") for layer in ir.layers)),),
+    "deepseek": ((msg("a latent_dim"), lambda ir: any(layer.mixer.params.get("latent_dim") for layer in ir.layers)),),
     "qwen3": ((msg("qk_norm"), lambda ir: any(layer.mixer.params.get("qk_norm") == "head" for layer in ir.layers)),),
     "moe": ((msg("a moe"), lambda ir: any("moe" in layer.ffn.type for layer in ir.layers)),),
     "hybrid": ((msg("two kinds of mixers"), lambda ir: len({layer.mixer.type for layer in ir.layers}) > 1),),

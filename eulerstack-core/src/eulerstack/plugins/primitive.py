@@ -40,17 +40,27 @@ class Cost:
 
     `params` and `active_params` count scalars (active: those a single token touches). `flops_per_token` counts
     multiply-adds as 2 and excludes what grows with the context, which is `flops_per_token_per_context` (per token and
-    per token of visible context). `state_bytes_per_token` and `state_bytes_fixed` are the cache of one sequence, for
-    a cache element of `element_bytes`; `state_window` caps the tokens that are kept (None: all of them).
+    per token of visible context); `decode_flops_per_token_per_context` is the same while decoding one token at a time
+    from a cache, where that is computed otherwise (None: alike). `state_bytes_per_token` and `state_bytes_fixed` are
+    the cache of one sequence, for a cache element of `element_bytes`; `state_window` caps the tokens that are kept
+    (None: all of them). Of those and itself a token sees every `context_stride`-th, counted from itself.
     """
 
     params: int = 0
     active_params: int | None = None
     flops_per_token: int = 0
     flops_per_token_per_context: int = 0
+    decode_flops_per_token_per_context: int | None = None
     state_bytes_per_token: int = 0
     state_bytes_fixed: int = 0
     state_window: int | None = None
+    context_stride: int = 1
+
+    @property
+    def decode_flops_per_context(self) -> int:
+        """FLOPs per visible token of one token that is decoded from a cache."""
+        decode = self.decode_flops_per_token_per_context
+        return self.flops_per_token_per_context if decode is None else decode
 
     @property
     def active(self) -> int:
@@ -63,7 +73,8 @@ class CacheLayer:
     """The cache slot of one mixer instance.
 
     `layer_type` is a transformers layer type: "full_attention", "sliding_attention" (then `window` is the number of
-    visible tokens, the current one included) or "eulerstack_state" (named tensors of fixed size).
+    visible tokens, the current one included), "eulerstack_dilated_<span>_<dilation>" (of the last `span` tokens every
+    `dilation`-th is seen) or "eulerstack_state" (named tensors of fixed size).
     """
 
     layer_type: str
@@ -229,6 +240,8 @@ class Importer:
                   IR by reading it back with `to_spec`
     rules         the one table by which tensors are converted, in both directions
     drop          tensors there that hold no information (`{i}` is a layer's index)
+    refused       (names of tensors there, what they are, what to do about them): parts of a checkpoint that the
+                  language has no words for
     prefix        the base model's name there, absent from tensors of a checkpoint saved without a head
     pad_learns    whether the class trains the pad token's embedding; elsewhere, as here, config.json's pad_token_id
                   exempts it
@@ -243,6 +256,7 @@ class Importer:
     to_config: Callable[[Any], dict[str, Any]]
     rules: tuple[WeightRule, ...]
     drop: tuple[str, ...] = ()
+    refused: tuple[tuple[tuple[str, ...], Message, Message], ...] = ()
     prefix: str = ""
     pad_learns: bool = False
     canonical: Callable[[Mapping[str, Any]], Mapping[str, Any]] = _same

@@ -17,15 +17,7 @@ PLANNED_TYPES: dict[str, tuple[str, ...]] = {
 PLANNED_WORDS: dict[str, tuple[str, ...]] = {
     "": ("execution_modes", "transition", "tissue"),
     "layer_templates.<name>": ("memory", "shape_change"),
-    "layer_templates.<name>.mixer.attention": (
-        "window_dilation",
-        "latent_dim",
-        "q_latent_dim",
-        "rope_head_dim",
-        "v_head_dim",
-        "compression",
-        "attention_sinks",
-    ),
+    "layer_templates.<name>.mixer.attention": ("compression",),
     "layer_templates.<name>.ffn": (
         "experts",
         "top_k",
@@ -71,7 +63,7 @@ PLANNED_WORDS: dict[str, tuple[str, ...]] = {
 }
 
 PLANNED_VALUES: dict[str, tuple[str, ...]] = {
-    "layer_templates.<name>.mixer.attention.window_mode": ("dilated", "nsa"),
+    "layer_templates.<name>.mixer.attention.window_mode": ("nsa",),
 }
 
 STAGES = ("parallel", "integrator")

@@ -40,6 +40,10 @@ FOREIGN_WORDS: dict[str, tuple[str, str]] = {
     "attention_dropout": ("layer_templates.<name>.mixer.attention", "attn_drop"),
     "attn_pdrop": ("layer_templates.<name>.mixer.attention", "attn_drop"),
     "attention_bias": ("layer_templates.<name>.mixer.attention", "qkv_bias"),
+    "kv_lora_rank": ("layer_templates.<name>.mixer.attention", "latent_dim"),
+    "q_lora_rank": ("layer_templates.<name>.mixer.attention", "q_latent_dim"),
+    "qk_rope_head_dim": ("layer_templates.<name>.mixer.attention", "rope_head_dim"),
+    "qk_nope_head_dim": ("model", "head_dim"),
     "attn_logit_softcapping": ("layer_templates.<name>.mixer.attention", "softcap"),
     "hidden_act": ("layer_templates.<name>.ffn", "activation"),
     "activation_function": ("layer_templates.<name>.ffn", "activation"),
@@ -75,6 +79,7 @@ FOREIGN_VALUES: dict[str, str] = {
     "self_attention": "attention",
     "mha": "attention",
     "gqa": "attention",
+    "mla": "attention",
     "hf": "huggingface",
     "transformers": "huggingface",
 }

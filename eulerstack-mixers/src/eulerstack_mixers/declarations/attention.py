@@ -1,29 +1,35 @@
-"""Causal softmax attention with grouped queries, sliding windows, query/key norms and softcapped scores.
+"""Causal softmax attention: grouped queries or a shared latent, windows, query/key norms, softcaps and sinks.
 
 Shapes: hidden_states (batch, time, d_model) -> (batch, time, d_model)
 State:  keys and values, 2·n_kv_heads·head_dim elements a token; under a window the last window − 1 tokens, because the
-        current token brings its own
+        current token brings its own. With latent_dim: see latent_attention.py
 Cost:   parameters d_model·head_dim·(2·n_heads + 2·n_kv_heads), plus n_heads·head_dim + 2·n_kv_heads·head_dim with
-        qkv_bias, d_model with o_bias, 2·head_dim with qk_norm `head`, (n_heads + n_kv_heads)·head_dim with `full`;
-        FLOPs per token 2 per projection weight, and 4·n_heads·head_dim per visible token for scores and values
-Errors: CompatibilityError when window_mode is sliding and no window is given, when rotary words stand beside another
-        positional, or when they contradict each other
-Source: Vaswani et al. 2017, arXiv:1706.03762; grouped queries, Ainslie et al. 2023, arXiv:2305.13245; windows, Beltagy
-        et al. 2020, arXiv:2004.05150; softcap, Gemma team 2024, arXiv:2408.00118
+        qkv_bias, d_model with o_bias, 2·head_dim with qk_norm `head`, (n_heads + n_kv_heads)·head_dim with `full`,
+        n_heads·n_per_head with learnable sinks; FLOPs per token 2 per projection weight, and 4·n_heads·head_dim per
+        visible token for scores and values, of which a dilated window has every window_dilation-th
+Errors: CompatibilityError when window_mode is sliding or dilated and no window is given, when dilation and mode
+        contradict each other, when rotary words stand beside another positional, or when they contradict each other
+Source: Vaswani et al. 2017, arXiv:1706.03762; grouped queries, Ainslie et al. 2023, arXiv:2305.13245; windows, dilated
+        ones among them, Beltagy et al. 2020, arXiv:2004.05150; softcap, Gemma team 2024, arXiv:2408.00118; sinks, Xiao
+        et al. 2023, arXiv:2309.17453, and OpenAI 2025, gpt-oss, arXiv:2508.10925
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from eulerstack.errors import msg
 from eulerstack.plugins import CacheLayer, Cost, Dims, Primitive, Problem
+from eulerstack_mixers.declarations.latent_attention import LATENT_WORDS, check_latent, latent_cost, resolve_latent
 from eulerstack_mixers.declarations.rope_scaling import SEE as SEE_ROPE
 from eulerstack_mixers.declarations.rope_scaling import check_rope, resolve_scaling, scaling_schema
 from eulerstack_mixers.declarations.words import Schema, block, boolean, choice, integer, number
 
 Params = Mapping[str, Any]
+
+SEE_WINDOW = "reference/errors.md#attention-window"
 
 ROPE_OVERRIDE: Schema = {
     "type": ["object", "boolean", "null"],
@@ -50,9 +56,26 @@ ROPE_OVERRIDE: Schema = {
     "additionalProperties": False,
 }
 
+SINKS: Schema = {
+    "type": ["object", "null"],
+    "description": (
+        "Logits of each head that take a share of every softmax and bring no value, so that a head may attend to "
+        "nothing; null: none."
+    ),
+    "default": None,
+    "properties": {
+        "n_per_head": integer("Sinks of each head; n of logit 0 add n to the sum below the fraction.", 1, minimum=1,
+                              maximum=1024),
+        "learnable": boolean("Whether each sink's logit is a parameter; otherwise it is 0.", True),
+    },
+    "additionalProperties": False,
+}  # fmt: skip
+
 SCHEMA = block(
     {
-        "qkv_bias": boolean("Biases on the query, key and value projections.", False),
+        "qkv_bias": boolean(
+            "Biases on the query, key and value projections; with latent_dim on those that make the latents.", False
+        ),
         "o_bias": boolean("A bias on the output projection.", False),
         "attn_drop": number(
             "Probability of dropping an attention weight while training.", 0.0, minimum=0, exclusiveMaximum=1
@@ -65,10 +88,21 @@ SCHEMA = block(
             maximum=2**30,
         ),
         "window_mode": choice(
-            "How the window lies: standard lets a window, where one is given, slide; sliding requires one.",
-            ("standard", "sliding"),
+            "How the window lies: standard lets a window, where one is given, slide; sliding requires one; dilated "
+            "sees every window_dilation-th token of one, counted back from the current token.",
+            ("standard", "sliding", "dilated"),
             "standard",
         ),
+        "window_dilation": integer(
+            "Tokens from one visible token of a dilated window to the next, so at least 2; below window. null: not "
+            "dilated.",
+            None,
+            nullable=True,
+            minimum=2,
+            maximum=2**30,
+        ),
+        **LATENT_WORDS,
+        "attention_sinks": SINKS,
         "qk_norm": choice(
             "RMSNorm of queries and keys before positions: none, head (over each head), full (over the full width).",
             ("none", "head", "full"),
@@ -81,7 +115,8 @@ SCHEMA = block(
             exclusiveMinimum=0,
         ),
         "scale": number(
-            "Factor on the dot product of query and key; null: head_dim ** -0.5.",
+            "Factor on the dot product of query and key; null: head_dim ** -0.5, with latent_dim (head_dim + "
+            "rope_head_dim) ** -0.5, times the square of yarn's factor for mscale_all_dim.",
             None,
             nullable=True,
             exclusiveMinimum=0,
@@ -93,7 +128,12 @@ SCHEMA = block(
 
 
 def resolve(params: Params, model: Mapping[str, Any]) -> Params:
-    """Makes `rope` false or complete: theta, partial_factor, interleaved and scaling."""
+    """Makes `rope` false or complete, and fills the words of latent attention."""
+    return resolve_latent(_resolve_rope(params, model), model["model"])
+
+
+def _resolve_rope(params: Params, model: Mapping[str, Any]) -> Params:
+    """`rope` false or complete: theta, partial_factor, interleaved and scaling."""
     embedding, rope = model["embedding"], params["rope"]
     if rope is False or (rope is None and embedding["positional"] != "rope"):
         return {**params, "rope": False}
@@ -111,13 +151,8 @@ def resolve(params: Params, model: Mapping[str, Any]) -> Params:
 
 def checks(dims: Dims, params: Params) -> Iterator[Problem]:
     """Contradictions of one attention block."""
-    if params["window_mode"] == "sliding" and params["window"] is None:
-        yield Problem(
-            "window_mode",
-            msg("window_mode is sliding, but there is no window"),
-            msg("add window with a number of tokens, for example window: 4096, or remove window_mode"),
-            "reference/errors.md#attention-window",
-        )
+    yield from _check_window(params)
+    yield from check_latent(dims, params)
     rope = params["rope"]
     if not rope:
         return
@@ -129,6 +164,8 @@ def checks(dims: Dims, params: Params) -> Iterator[Problem]:
             SEE_ROPE,
         )
         return
+    if params["latent_dim"] is not None:
+        return
     yield from check_rope(
         dims.head_dim,
         rope.get("theta", 10000.0),
@@ -139,42 +176,108 @@ def checks(dims: Dims, params: Params) -> Iterator[Problem]:
     )
 
 
+def _check_window(params: Params) -> Iterator[Problem]:
+    mode, window, dilation = params["window_mode"], params["window"], params["window_dilation"]
+    if mode != "standard" and window is None:
+        yield Problem(
+            "window_mode",
+            msg("window_mode is sliding, but there is no window")
+            if mode == "sliding"
+            else msg("window_mode is dilated, but there is no window"),
+            msg("add window with a number of tokens, for example window: 4096, or remove window_mode"),
+            SEE_WINDOW,
+        )
+    if mode == "dilated" and dilation is None:
+        yield Problem(
+            "window_mode",
+            msg("window_mode is dilated, but there is no window_dilation"),
+            msg("add window_dilation with a number of tokens, for example window_dilation: 2"),
+            SEE_WINDOW,
+        )
+    elif mode != "dilated" and dilation is not None:
+        yield Problem(
+            "window_dilation",
+            msg("window_dilation has a meaning only with window_mode: dilated"),
+            msg("add window_mode: dilated, or delete window_dilation"),
+            SEE_WINDOW,
+        )
+    elif dilation is not None and window is not None and dilation >= window:
+        yield Problem(
+            "window_dilation",
+            msg("with a window of {window} and a dilation of {dilation} no earlier token is visible", window=window,
+                dilation=dilation),
+            msg("type a window_dilation below window"),
+            SEE_WINDOW,
+        )  # fmt: skip
+
+
+def span_of(params: Params) -> int | None:
+    """Tokens from the farthest visible one to the current one, both included; None: from the first."""
+    window, dilation = params["window"], params["window_dilation"]
+    return window if window is None or dilation is None else (window - 1) // dilation * dilation + 1
+
+
 def cost(dims: Dims, params: Params, element_bytes: int) -> Cost:
     """Parameters, FLOPs and cache bytes of one attention layer."""
+    price = _cost if params["latent_dim"] is None else latent_cost
+    span, sinks = span_of(params), params["attention_sinks"]
+    whole = price(dims, params, element_bytes)
+    learned = dims.n_heads * sinks["n_per_head"] if sinks is not None and sinks["learnable"] else 0
+    return replace(
+        whole,
+        params=whole.params + learned,
+        state_window=None if span is None else span - 1,
+        context_stride=params["window_dilation"] or 1,
+    )
+
+
+def _cost(dims: Dims, params: Params, element_bytes: int) -> Cost:
     queries, keys = dims.n_heads * dims.head_dim, dims.n_kv_heads * dims.head_dim
     weights = dims.d_model * (2 * queries + 2 * keys)
     biases = (queries + 2 * keys if params["qkv_bias"] else 0) + (dims.d_model if params["o_bias"] else 0)
     norms = {"none": 0, "head": 2 * dims.head_dim, "full": queries + keys}[params["qk_norm"]]
-    window = params["window"]
     return Cost(
         params=weights + biases + norms,
         flops_per_token=2 * weights,
         flops_per_token_per_context=4 * queries,
         state_bytes_per_token=2 * keys * element_bytes,
-        state_window=None if window is None else window - 1,
     )
 
 
 def cache(params: Params) -> CacheLayer:
     """The cache slot: everything, or what a window still needs."""
-    if params["window"] is None:
+    span, dilation = span_of(params), params["window_dilation"]
+    if span is None:
         return CacheLayer("full_attention")
-    return CacheLayer("sliding_attention", params["window"])
+    if dilation is not None:
+        return CacheLayer(f"eulerstack_dilated_{span}_{dilation}")
+    return CacheLayer("sliding_attention", span)
 
 
 def tensor_parallel(params: Params) -> Mapping[str, str]:
-    """Projections split by heads. A norm over the full width needs all heads at once, so then they stay whole."""
-    if params["qk_norm"] == "full":
+    """Projections split by heads; they stay whole where something needs all heads at once.
+
+    That is a norm over the full width, a latent that all heads share, and a table of sinks.
+    """
+    if params["qk_norm"] == "full" or params["latent_dim"] is not None or params["attention_sinks"] is not None:
         return {}
     return {"q_proj": "colwise", "k_proj": "colwise", "v_proj": "colwise", "o_proj": "rowwise"}
+
+
+def implementation(params: Params) -> str:
+    """The class: with a latent, another one."""
+    if params.get("latent_dim") is not None:
+        return "eulerstack_mixers.modules.latent_attention:LatentAttention"
+    return "eulerstack_mixers.modules.attention:Attention"
 
 
 ATTENTION = Primitive(
     name="attention",
     kind="mixer",
-    summary="causal softmax attention: multi-head, grouped or multi-query, global or windowed",
+    summary="causal softmax attention: multi-head, grouped, multi-query or latent, global or windowed",
     paper="arXiv:1706.03762",
     module="eulerstack_mixers.modules.attention:Attention",
+    implementations=implementation,
     reference="eulerstack_mixers.reference.attention:attention",
     schema=SCHEMA,
     resolve=resolve,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from eulerstack.plugins import Importer
+from eulerstack_mixers.importers.deepseek_v3 import DEEPSEEK_V3
 from eulerstack_mixers.importers.gemma2 import GEMMA2
 from eulerstack_mixers.importers.gpt2 import GPT2
 from eulerstack_mixers.importers.llama import LLAMA
@@ -14,4 +15,4 @@ from eulerstack_mixers.importers.qwen3 import QWEN3
 
 def importers() -> list[Importer]:
     """One `Importer` a family, in alphabetical order."""
-    return [GEMMA2, GPT2, LLAMA, MISTRAL, OLMO2, QWEN2, QWEN3]
+    return [DEEPSEEK_V3, GEMMA2, GPT2, LLAMA, MISTRAL, OLMO2, QWEN2, QWEN3]

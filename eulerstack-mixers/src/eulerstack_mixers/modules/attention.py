@@ -2,7 +2,7 @@
 
 Shapes: hidden_states (batch, time, d_model) -> (batch, time, d_model)
 State:  keys and values, (batch, n_kv_heads, time, head_dim) each; with a window at most window - 1 tokens
-Cost:   parameters 2·d·h·(n_heads + n_kv_heads) for head width h, plus biases and query/key norms
+Cost:   parameters 2·d·h·(n_heads + n_kv_heads) for head width h, plus biases and query/key norms and sinks
 Source: Vaswani et al. 2017, arXiv:1706.03762; GQA: Ainslie et al. 2023, arXiv:2305.13245; windows: Beltagy et al. 2020,
         arXiv:2004.05150; query/key norm: Henry et al. 2020, arXiv:2010.04245; softcap: Gemma 2, arXiv:2408.00118
 """
@@ -14,7 +14,8 @@ from torch import nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from eulerstack.hf.attention_base import AttentionBase
-from eulerstack.hf.cache import sliding_layer_window
+from eulerstack.hf.cache import layer_dilation, sliding_layer_window
+from eulerstack_mixers.modules.attention_sinks import AttentionSinks
 from eulerstack_mixers.modules.norms import RMSNorm
 from eulerstack_mixers.modules.positions_rope import apply_rotary
 
@@ -28,11 +29,13 @@ def eager_attention(
     scaling: float,
     dropout: float = 0.0,
     softcap: float | None = None,
+    s_aux: torch.Tensor | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Attention written out.
 
-    Shapes: query (batch, n_heads, time, head_dim); key, value (batch, n_kv_heads, context, head_dim) ->
+    Shapes: query (batch, n_heads, time, head_dim); key, value (batch, n_kv_heads, context, head_dim); `s_aux`, the
+    logit of each head's sink, (n_heads) or one that expands to (batch, n_heads, time, 1) ->
     output (batch, time, n_heads, head_dim) and weights (batch, n_heads, time, context).
     """
     groups = query.shape[1] // key.shape[1]
@@ -45,9 +48,28 @@ def eager_attention(
     if attention_mask is not None:
         scores = scores + attention_mask
     precise = torch.promote_types(scores.dtype, torch.float32)
+    if s_aux is not None:
+        sinks = s_aux.view(1, -1, 1, 1) if s_aux.ndim == 1 else s_aux
+        scores = torch.cat((scores.to(precise), sinks.to(precise).expand(*scores.shape[:-1], 1)), dim=-1)
     weights = nn.functional.softmax(scores, dim=-1, dtype=precise).to(query.dtype)
+    if s_aux is not None:
+        weights = weights[..., :-1]
     weights = nn.functional.dropout(weights, p=dropout, training=module.training)
     return torch.matmul(weights, value).transpose(1, 2).contiguous(), weights
+
+
+def checked_window(config: Any, params: dict[str, Any], layer_idx: int) -> int | None:
+    """The span in tokens that a layer's type gives it. Errors: ValueError when the architecture says another one."""
+    layer_type = config.layer_types[layer_idx]
+    span, dilation = sliding_layer_window(layer_type, config.sliding_window), layer_dilation(layer_type)
+    window, step = params["window"], params["window_dilation"] or 1
+    expected = None if window is None else (window - 1) // step * step + 1
+    if (span, dilation) != (expected, step):
+        raise ValueError(
+            f"layer {layer_idx}: the architecture's window is {expected} with a dilation of {step}, "
+            f"but layer_types and sliding_window say {span} with {dilation}"
+        )
+    return span
 
 
 class Attention(AttentionBase):
@@ -65,12 +87,7 @@ class Attention(AttentionBase):
         self.softcap = params["softcap"]
         self.attention_dropout = params["attn_drop"]
         self.interleaved = bool(params["rope"]) and params["rope"]["interleaved"]
-        self.sliding_window = sliding_layer_window(config.layer_types[layer_idx], config.sliding_window)
-        if self.sliding_window != params["window"]:
-            raise ValueError(
-                f"layer {layer_idx}: the architecture's window is {params['window']}, "
-                f"but layer_types and sliding_window say {self.sliding_window}"
-            )
+        self.sliding_window = checked_window(config, params, layer_idx)
 
         query_width = config.num_attention_heads * self.head_dim
         key_width = config.num_key_value_heads * self.head_dim
@@ -84,6 +101,8 @@ class Attention(AttentionBase):
             per_head = self.qk_norm == "head"
             self.q_norm = RMSNorm(self.head_dim if per_head else query_width, norm)
             self.k_norm = RMSNorm(self.head_dim if per_head else key_width, norm)
+        sinks = params["attention_sinks"]
+        self.sinks = None if sinks is None else AttentionSinks(config.num_attention_heads, sinks)
 
     def forward(
         self,
@@ -111,6 +130,8 @@ class Attention(AttentionBase):
         attention_interface = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention)
         if self.softcap is not None:
             kwargs["softcap"] = self.softcap
+        if self.sinks is not None:
+            kwargs["s_aux"] = self.sinks(query.device)
         attention_output, attention_weights = attention_interface(
             self,
             query,

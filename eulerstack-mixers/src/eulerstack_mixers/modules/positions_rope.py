@@ -32,9 +32,9 @@ def apply_rotary(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, int
 class RotaryEmbedding(nn.Module):
     """Cosines and sines of the rotation angles, computed in float32.
 
-    `params` holds theta, partial_factor, interleaved and scaling, all present. dynamic and longrope depend on the
-    longest position in the batch, as they are published: a sequence that outgrows the original length is rotated
-    otherwise than its beginning was.
+    `params` holds theta, partial_factor, interleaved, scaling and head_dim (the channels of which a part rotates), all
+    present. dynamic and longrope depend on the longest position in the batch, as they are published: a sequence that
+    outgrows the original length is rotated otherwise than its beginning was.
     """
 
     additive = False
@@ -42,7 +42,7 @@ class RotaryEmbedding(nn.Module):
 
     def __init__(self, config: Any, params: dict[str, Any]):
         super().__init__()
-        self.width = int(config.head_dim * params["partial_factor"])
+        self.width = int(params["head_dim"] * params["partial_factor"])
         self.theta = params["theta"]
         self.interleaved = params["interleaved"]
         self.scaling = params["scaling"]

@@ -1,6 +1,7 @@
 """Causal attention, one query at a time.
 
-Source: Vaswani et al. 2017, arXiv:1706.03762, eq. 1; grouped queries, arXiv:2305.13245; softcap, arXiv:2408.00118
+Source: Vaswani et al. 2017, arXiv:1706.03762, eq. 1; grouped queries, arXiv:2305.13245; softcap, arXiv:2408.00118;
+        dilated windows, arXiv:2004.05150; sinks, arXiv:2309.17453 and arXiv:2508.10925
 """
 
 from __future__ import annotations
@@ -56,21 +57,46 @@ def attention(
         if params["rope"]:
             query, key = rotate(query, positions, params["rope"]), rotate(key, positions, params["rope"])
         slope = alibi_slopes(n_heads)[head] if alibi else 0.0
-        outputs.append(torch.stack([_attend(query[now], key, value, now, scale, slope, params) for now in range(time)]))
+        sinks = sink_logits(weights, params, head)
+        outputs.append(
+            torch.stack([attend(query[now], key, value, now, scale, slope, params, sinks) for now in range(time)])
+        )
     return project(weights, "o_proj", torch.cat(outputs, dim=-1))
 
 
-def _attend(
-    query: Tensor, keys: Tensor, values: Tensor, now: int, scale: float, slope: float, params: Mapping[str, Any]
-) -> Tensor:
-    """The mean of the visible values, weighted by the softmax of their scores; (head_dim)."""
+def sink_logits(weights: Mapping[str, Tensor], params: Mapping[str, Any], head: int) -> list[Tensor]:
+    """The logits of a head's sinks."""
+    sinks = params.get("attention_sinks")
+    if sinks is None:
+        return []
+    if not sinks["learnable"]:
+        return [torch.zeros(())] * sinks["n_per_head"]
+    return list(weights["sinks.logits"][head])
+
+
+def visible(now: int, params: Mapping[str, Any]) -> list[int]:
+    """The tokens that token `now` attends to."""
     first = 0 if params["window"] is None else max(0, now - params["window"] + 1)
-    scores = []
-    for then in range(first, now + 1):
+    step = params.get("window_dilation") or 1
+    return [then for then in range(first, now + 1) if (now - then) % step == 0]
+
+
+def attend(
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    now: int,
+    scale: float,
+    slope: float,
+    params: Mapping[str, Any],
+    sinks: list[Tensor],
+) -> Tensor:
+    """The mean of the visible values, weighted by the softmax of their scores and the sinks'; (head_dim)."""
+    scores, seen = [], visible(now, params)
+    for then in seen:
         score = (query * keys[then]).sum() * scale
         if params["softcap"] is not None:
             score = params["softcap"] * torch.tanh(score / params["softcap"])
         scores.append(score - slope * (now - then))
-    shares = (torch.stack(scores) - max(scores)).exp()
-    shares = shares / shares.sum()
-    return torch.stack([share * values[first + index] for index, share in enumerate(shares)]).sum(0)
+    shares = torch.stack([*scores, *(sink.to(scores[0]) for sink in sinks)]).softmax(0)
+    return torch.stack([shares[index] * values[then] for index, then in enumerate(seen)]).sum(0)
