@@ -42,6 +42,9 @@ class Cost:
     multiply-adds as 2 and excludes what grows with the context, which is `flops_per_token_per_context` (per token and
     per token of visible context). `state_bytes_per_token` and `state_bytes_fixed` are the cache of one sequence, for
     a cache element of `element_bytes`; `state_window` caps the tokens that are kept (None: all of them).
+
+    `prefill_flops` gives the FLOPs of a whole sequence of that many tokens processed at once, for a primitive that then
+    computes in another form than token by token; None: the sum of what its tokens cost one at a time.
     """
 
     params: int = 0
@@ -51,6 +54,7 @@ class Cost:
     state_bytes_per_token: int = 0
     state_bytes_fixed: int = 0
     state_window: int | None = None
+    prefill_flops: Callable[[int], int] | None = None
 
     @property
     def active(self) -> int:
