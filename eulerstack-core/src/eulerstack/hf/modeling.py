@@ -139,7 +139,9 @@ class EulerStackModel(EulerStackPreTrainedModel):
         self.rope_of_layer: list[int | None] = []
         self.layer_types = list(config.layer_types)
         for block in blocks:
-            rope = block["mixer"]["params"].get("rope") or None
+            rope = block["mixer"]["params"].get("rope")
+            # Mixers that only switch their own rotation on or off say true or false here.
+            rope = rope if isinstance(rope, dict) else None
             if rope is not None and rope not in ropes:
                 ropes.append(rope)
             self.rope_of_layer.append(None if rope is None else ropes.index(rope))

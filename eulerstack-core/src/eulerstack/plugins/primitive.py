@@ -118,6 +118,7 @@ class Primitive:
     checks    (dims, params) -> problems that make the spec a CompatibilityError
     cache     params -> CacheLayer (mixers only)
     state     the words of a template's `state` block that are true of it ("kv_cache", "ssm_state")
+    one_state   whether these words are names of one and the same state, of which a spec may use either
     norm_slots  position -> names of the norms a layer of this residual holds (residuals only)
     tensor_parallel  params -> {submodule: style}, as transformers' plans name them
     module    "package.module:Class", imported only to build or export
@@ -138,6 +139,7 @@ class Primitive:
     checks: Callable[[Dims, Params], Iterable[Problem]] = _no_problems
     cache: Callable[[Params], CacheLayer] | None = None
     state: tuple[str, ...] = ()
+    one_state: bool = False
     norm_slots: Callable[[str], tuple[str, ...]] | None = None
     tensor_parallel: Callable[[Params], Mapping[str, str]] | None = None
     kernels: tuple[Kernel, ...] = ()
