@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,9 @@ pytest.importorskip("transformers")
 
 import eulerstack as es  # noqa: E402
 from eulerstack.compiler.cost import model_cost  # noqa: E402
+from eulerstack.dsl.source import parse_text  # noqa: E402
 from eulerstack.errors import CompatibilityError  # noqa: E402
+from eulerstack.ir import print_ir  # noqa: E402
 from eulerstack_mixers.modules import retnet  # noqa: E402
 from eulerstack_mixers.modules.retnet import (  # noqa: E402
     Retention,
@@ -24,6 +27,7 @@ from eulerstack_mixers.modules.retnet import (  # noqa: E402
 from eulerstack_mixers.reference.retnet import retention, turn  # noqa: E402
 from tests.model.mixers.retnet import RETNET, VARIANTS, spec  # noqa: E402
 from tests.model.specs import built, changed, tokens  # noqa: E402
+from tests.model.test_export import lively_directory, offline  # noqa: E402
 
 BATCH, HEADS, TIME, KEY_DIM, VALUE_DIM = 2, 3, 23, 4, 6
 CHUNKS = [None, 1, 5, 7, 23, 64]
@@ -246,7 +250,18 @@ def test_a_long_input_stays_finite_and_decodes_as_it_was_read(cast: Any) -> None
     assert (torch.cat(rest, 1) - full[:, 1990:]).abs().max() < limit
 
 
-def test_positions_beyond_the_window_of_the_state_still_turn_by_their_distance() -> None:
+def test_autocast_leaves_the_recurrence_in_float32() -> None:
+    model = built(spec())
+    ids = tokens(time=40)
+    with torch.no_grad():
+        exact = model(ids, use_cache=True)
+        with torch.autocast("cpu", torch.bfloat16):
+            mixed = model(ids, use_cache=True)
+    assert (mixed.logits.float() - exact.logits).norm() / exact.logits.norm() < 0.05
+    assert all(layer.get("state").dtype == torch.float32 for layer in mixed.past_key_values.layers)
+
+
+def test_far_positions_turn_by_their_distance_alone() -> None:
     mixer = mixer_of(spec())
     hidden = torch.randn(1, 11, 36, dtype=torch.float64)
     near = mixer(hidden, position_ids=torch.arange(11)[None])
@@ -373,6 +388,22 @@ def test_widths_that_cannot_be_built_are_refused(changes: dict[str, Any], path: 
 def test_what_the_fix_for_values_says_is_accepted() -> None:
     es.validate_v2(changed(spec(), {f"{RETNET}.value_factor": 16 / 12}))
     es.validate_v2(changed(spec(rope=False), {"model.head_dim": 11, "embedding.positional": "none"}))
+
+
+@pytest.mark.parametrize("name", ["retnet", "retnet_parallel", "retnet_hybrid"])
+def test_a_directory_loads_without_eulerstack_and_gives_the_same_numbers(name: str, tmp_path: Path) -> None:
+    model = lively_directory(VARIANTS[name], tmp_path / "model")
+    ids = torch.arange(24).reshape(2, 12) % model.config.vocab_size
+    found = offline(tmp_path / "model", tmp_path, again=True)
+    with torch.no_grad():
+        assert torch.equal(found["logits"], model(ids).logits)
+    assert torch.equal(found["generated"], model.generate(ids, max_new_tokens=8, do_sample=False, pad_token_id=0))
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_printed_ir_reads_back_as_itself(name: str) -> None:
+    ir = es.normalize_to_ir(VARIANTS[name])
+    assert es.normalize_to_ir(parse_text(print_ir(ir), "printed.yml")) == ir
 
 
 class OnCuda:

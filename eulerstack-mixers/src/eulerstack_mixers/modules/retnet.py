@@ -206,9 +206,11 @@ class Retention(nn.Module):
             value = value.repeat_interleave(self.num_key_value_groups, dim=1)
 
         state = None if layer is None else layer.get("state")
-        output, state = self.retain(
-            query, key, value, state, attention_mask, sequence_ids, layer is not None, projected
-        )
+        # Autocast would multiply in 16 bits, where a state that grows over many tokens loses the small ones.
+        with torch.autocast(hidden_states.device.type, enabled=False):
+            output, state = self.retain(
+                query, key, value, state, attention_mask, sequence_ids, layer is not None, projected
+            )
         if layer is not None:
             layer.put("state", state)
             layer.advance(input_shape[1])
@@ -259,12 +261,11 @@ class Retention(nn.Module):
     ) -> bool:
         """Whether fla's kernel computes this call: on CUDA, in 16 bits, several tokens, no padding, nothing packed.
 
-        In float32 the kernel multiplies in tf32, which is another precision than was asked for.
+        In float32 the kernel multiplies in tf32, which is another precision than was asked for; and it can't be part of
+        a compiled graph.
         """
-        if not query.is_cuda or query.shape[2] == 1 or sequence_ids is not None:
+        if not query.is_cuda or query.shape[2] == 1 or sequence_ids is not None or torch.compiler.is_compiling():
             return False
         if projected not in (torch.bfloat16, torch.float16) or self.num_heads > FLA_RETENTION_HEADS:
             return False
-        if fla_retention() is None:
-            return False
-        return attention_mask is None or (not torch.compiler.is_compiling() and bool(attention_mask.all()))
+        return fla_retention() is not None and (attention_mask is None or bool(attention_mask.all()))
