@@ -11,12 +11,13 @@ from eulerstack_mixers.declarations.mlp import MLP
 from eulerstack_mixers.declarations.norms import NORMS
 from eulerstack_mixers.declarations.positions import POSITIONS
 from eulerstack_mixers.declarations.residuals import RESIDUALS
+from eulerstack_mixers.declarations.retnet import RETNET
 
 
 @hookimpl
 def eulerstack_mixers() -> tuple[Primitive, ...]:
     """Token mixers."""
-    return (ATTENTION,)
+    return (ATTENTION, RETNET)
 
 
 @hookimpl

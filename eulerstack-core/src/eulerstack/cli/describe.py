@@ -54,6 +54,7 @@ def describe(spec: Spec, ir: ModelIR) -> dict[str, Any]:
             "target": ir.model["target_params"],
         },
         "flops_per_token": cost.flops_per_token(length),
+        "flops_per_prompt_token": cost.flops_per_token(length, "prefill"),
         "cache_bytes": _cache_bytes(cost, length),
         "layers": _layers(ir, cost, length),
     }
@@ -114,6 +115,7 @@ def _layers(ir: ModelIR, cost: ModelCost, length: int) -> list[dict[str, Any]]:
                 "params": price.params,
                 "active_params": price.active,
                 "flops_per_token": alone.flops_per_token(length),
+                "flops_per_prompt_token": alone.flops_per_token(length, "prefill"),
                 "cache_bytes_per_token": alone.cache_bytes(1) - alone.cache_bytes(0),
                 "cache_bytes_fixed": alone.cache_bytes(0),
                 "cache_bytes_at_max_seq_len": alone.cache_bytes(length),

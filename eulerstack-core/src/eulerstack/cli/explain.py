@@ -118,6 +118,12 @@ def _print_cost(data: Mapping[str, Any]) -> None:
         _("{flops} at a context of {length}").format(flops=short_count(flops, "G"), length=length),
     )
     _pair(
+        _("FLOPs per prompt token"),
+        _("{flops} on average over {length} tokens").format(
+            flops=short_count(data["flops_per_prompt_token"], "G"), length=length
+        ),
+    )
+    _pair(
         _("Cache"),
         _("{per_token} per token, {fixed} fixed, {full} at {length} tokens").format(
             per_token=short_bytes(cache["per_token"]),

@@ -7,7 +7,7 @@ seed and the module's name alone, so that they give the same numbers in any orde
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,7 +97,7 @@ def nodes_of(ir: ModelIR) -> Iterator[tuple[str, str, Params]]:
         yield "ffn", layer.ffn.type, layer.ffn.params
         yield "norm", layer.norm.type, layer.norm.params
         yield "residual", layer.residual.type, layer.residual.params
-        if layer.mixer.params.get("rope"):
+        if isinstance(layer.mixer.params.get("rope"), Mapping):
             yield "position", "rope", {}
 
 

@@ -96,9 +96,13 @@ class ModelCost:
 
     def prefill_flops(self, context: int) -> int:
         """FLOPs of the forward pass over a sequence of `context` tokens, the head applied to every token."""
-        return self._sum(
-            lambda cost: cost.flops_per_token * context + cost.flops_per_token_per_context * _seen_in_all(cost, context)
-        )
+
+        def flops(cost: Cost) -> int:
+            if cost.prefill_flops is not None:
+                return cost.prefill_flops(context)
+            return cost.flops_per_token * context + cost.flops_per_token_per_context * _seen_in_all(cost, context)
+
+        return self._sum(flops)
 
     def _sum(self, price: Callable[[Cost], int]) -> int:
         """`price` of every part of the model, added up; equal layers are looked at once."""

@@ -6,7 +6,7 @@ A rule reads the complete IR and yields findings: what is legal, but seldom mean
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from eulerstack.errors import Finding, Message, msg
@@ -144,7 +144,7 @@ def _rope_scaling(ir: Any) -> Iterator[Finding]:
     places = {"embedding.rope_scaling": ir.embedding.get("rope_scaling")}
     for layer in ir.layers:
         rope = layer.mixer.params.get("rope")
-        if rope and rope.get("scaling") not in (None, ir.embedding.get("rope_scaling")):
+        if isinstance(rope, Mapping) and rope.get("scaling") not in (None, ir.embedding.get("rope_scaling")):
             places[f"layer_templates.{layer.template}.mixer.attention.rope.scaling"] = rope["scaling"]
     for path, scaling in places.items():
         factor = scaling.get("factor") if scaling else None

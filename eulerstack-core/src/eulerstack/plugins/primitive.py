@@ -44,6 +44,9 @@ class Cost:
     from a cache, where that is computed otherwise (None: alike). `state_bytes_per_token` and `state_bytes_fixed` are
     the cache of one sequence, for a cache element of `element_bytes`; `state_window` caps the tokens that are kept
     (None: all of them). Of those and itself a token sees every `context_stride`-th, counted from itself.
+
+    `prefill_flops` gives the FLOPs of a whole sequence of that many tokens processed at once, for a primitive that then
+    computes in another form than token by token; None: the sum of what its tokens cost one at a time.
     """
 
     params: int = 0
@@ -61,6 +64,7 @@ class Cost:
         """FLOPs per visible token of one token that is decoded from a cache."""
         decode = self.decode_flops_per_token_per_context
         return self.flops_per_token_per_context if decode is None else decode
+    prefill_flops: Callable[[int], int] | None = None
 
     @property
     def active(self) -> int:
@@ -125,6 +129,7 @@ class Primitive:
     checks    (dims, params) -> problems that make the spec a CompatibilityError
     cache     params -> CacheLayer (mixers only)
     state     the words of a template's `state` block that are true of it ("kv_cache", "ssm_state")
+    one_state   whether these words are names of one and the same state, of which a spec may use either
     norm_slots  position -> names of the norms a layer of this residual holds (residuals only)
     tensor_parallel  params -> {submodule: style}, as transformers' plans name them
     module    "package.module:Class", imported only to build or export
@@ -145,6 +150,7 @@ class Primitive:
     checks: Callable[[Dims, Params], Iterable[Problem]] = _no_problems
     cache: Callable[[Params], CacheLayer] | None = None
     state: tuple[str, ...] = ()
+    one_state: bool = False
     norm_slots: Callable[[str], tuple[str, ...]] | None = None
     tensor_parallel: Callable[[Params], Mapping[str, str]] | None = None
     kernels: tuple[Kernel, ...] = ()

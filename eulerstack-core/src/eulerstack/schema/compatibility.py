@@ -18,7 +18,7 @@ TEMPLATE_KINDS = ("mixer", "ffn", "norm", "residual")
 # The words that come with this project's own packages, for those who have installed the core alone.
 OWN_PACKAGES = {
     "eulerstack-mixers": {
-        "mixer": ("attention",),
+        "mixer": ("attention", "retnet"),
         "ffn": ("mlp", "gated_mlp"),
         "norm": ("rmsnorm", "layernorm"),
         "residual": ("sequential", "parallel"),
@@ -196,10 +196,14 @@ class _Checker:
 
     def _state(self, state: Mapping[str, Any], mixer: Part | None, path: str) -> None:
         """That what a template says about its mixer's state is true."""
-        for word, said in state.items() if mixer else ():
-            if is_reserved(word) or said == (word in mixer.primitive.state):  # type: ignore[union-attr]
+        if mixer is None:
+            return
+        kept, name = mixer.primitive.state, mixer.primitive.name
+        # One state that has several names may be denied under one of them, not under all.
+        denied_by_name = mixer.primitive.one_state and not all(state.get(word) is False for word in kept)
+        for word, said in state.items():
+            if is_reserved(word) or said == (word in kept) or (denied_by_name and word in kept):
                 continue
-            name = mixer.primitive.name  # type: ignore[union-attr]
             if said:
                 what = msg("{mixer} keeps no {word}", mixer=name, word=word)
             else:
