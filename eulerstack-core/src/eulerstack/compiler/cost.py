@@ -7,6 +7,7 @@ activations, softmaxes, positions, the embedding's look-up.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -97,9 +98,7 @@ class ModelCost:
 
     def prefill_flops(self, context: int) -> int:
         """FLOPs of the forward pass over a sequence of `context` tokens, the head applied to every token."""
-        return self._sum(
-            lambda cost: cost.flops_per_token * context + cost.flops_per_token_per_context * _seen_in_all(cost, context)
-        )
+        return self._sum(lambda cost: cost.flops_per_token * context + _context_flops_in_all(cost, context))
 
     def _sum(self, price: Callable[[Cost], int]) -> int:
         """`price` of every part of the model, added up; equal layers are looked at once."""
@@ -118,6 +117,13 @@ def _seen_in_all(cost: Cost, context: int) -> int:
     """The sum over t = 1 … context of the tokens that token t attends to."""
     window = _seen(cost, context)
     return window * (window + 1) // 2 + window * (context - window)
+
+
+def _context_flops_in_all(cost: Cost, context: int) -> int:
+    """What a sequence of `context` tokens pays, processed at once, for what its tokens see of each other."""
+    if cost.prefill_flops_per_token_per_log2_context is not None:
+        return round(cost.prefill_flops_per_token_per_log2_context * context * math.log2(max(context, 1)))
+    return cost.flops_per_token_per_context * _seen_in_all(cost, context)
 
 
 def model_cost(ir: ModelIR, registry: Registry | None = None, element_bytes: int | None = None) -> ModelCost:

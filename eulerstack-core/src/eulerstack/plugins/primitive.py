@@ -40,14 +40,17 @@ class Cost:
 
     `params` and `active_params` count scalars (active: those a single token touches). `flops_per_token` counts
     multiply-adds as 2 and excludes what grows with the context, which is `flops_per_token_per_context` (per token and
-    per token of visible context). `state_bytes_per_token` and `state_bytes_fixed` are the cache of one sequence, for
-    a cache element of `element_bytes`; `state_window` caps the tokens that are kept (None: all of them).
+    per token of visible context). A mixer that reads a whole sequence through Fourier transforms pays
+    `prefill_flops_per_token_per_log2_context` there instead. `state_bytes_per_token` and `state_bytes_fixed` are the
+    cache of one sequence, for a cache element of `element_bytes`; `state_window` caps the tokens that are kept (None:
+    all of them).
     """
 
     params: int = 0
     active_params: int | None = None
     flops_per_token: int = 0
     flops_per_token_per_context: int = 0
+    prefill_flops_per_token_per_log2_context: int | None = None
     state_bytes_per_token: int = 0
     state_bytes_fixed: int = 0
     state_window: int | None = None
@@ -63,7 +66,7 @@ class CacheLayer:
     """The cache slot of one mixer instance.
 
     `layer_type` is a transformers layer type: "full_attention", "sliding_attention" (then `window` is the number of
-    visible tokens, the current one included) or "eulerstack_state" (named tensors of fixed size).
+    visible tokens, the current one included) or "eulerstack_state" (named tensors).
     """
 
     layer_type: str
