@@ -6,6 +6,7 @@ from eulerstack.plugins import Importer, Primitive, hookimpl
 from eulerstack_mixers.declarations.attention import ATTENTION
 from eulerstack_mixers.declarations.gated_mlp import GATED_MLP
 from eulerstack_mixers.declarations.heads import CAUSAL_LM
+from eulerstack_mixers.declarations.hyena import HYENA
 from eulerstack_mixers.declarations.mlp import MLP
 from eulerstack_mixers.declarations.norms import NORMS
 from eulerstack_mixers.declarations.positions import POSITIONS
@@ -15,7 +16,7 @@ from eulerstack_mixers.declarations.residuals import RESIDUALS
 @hookimpl
 def eulerstack_mixers() -> tuple[Primitive, ...]:
     """Token mixers."""
-    return (ATTENTION,)
+    return (ATTENTION, HYENA)
 
 
 @hookimpl
