@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eulerstack.compiler.cost import ModelCost, model_cost
+from eulerstack.compiler.cost import LayerCost, ModelCost, model_cost
 from eulerstack.ir import normalize_to_ir
+from eulerstack.plugins import Cost
 from tests.ir.strategies import decoder, minimal
 
 QUERIES, KEYS, D_MODEL, D_FF, VOCAB = 4 * 8, 2 * 8, 32, 100, 50
@@ -52,3 +53,12 @@ def test_a_windows_cache_stops_one_token_short_of_the_window() -> None:
 
 def test_biases_and_norms_cost_no_flops() -> None:
     assert priced(qkv_bias=True, o_bias=True, qk_norm="full").flops_per_token(10) == priced().flops_per_token(10)
+
+
+def test_a_mixer_that_reads_a_sequence_in_another_form_says_what_that_costs() -> None:
+    mixer = Cost(flops_per_token_per_context=6, prefill_flops=lambda tokens: 100 * tokens)
+    layer = LayerCost(mixer, Cost(), (), Cost())
+    cost = ModelCost(0, Cost(), (layer,), 0, Cost())
+    assert cost.prefill_flops(1024) == 100 * 1024
+    assert cost.flops_per_token(1024) == 6 * 1024
+    assert cost.prefill_flops(0) == 0

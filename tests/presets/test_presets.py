@@ -28,6 +28,7 @@ PROMISED_PARAMS = {
     "arch_intermediate_qwen_longctx": 1.3e9,
     "arch_advanced_mla": 1.1e9,
     "arch_advanced_retnet": 1.3e9,
+    "arch_expert_striped_hyena": 1e9,
     **{
         f"llm_{size}_{variant}": params
         for size, params in {"0p1b": 1e8, "0p8b": 8e8, "2b": 2e9, "4b": 4e9, "16b": 16e9}.items()
@@ -183,3 +184,9 @@ def test_gpt2_norms_come_after_the_sum_and_none_before_the_head() -> None:
     ir = ir_of("arch_beginner_gpt2")
     assert {(layer.norm.type, layer.norm.position) for layer in ir.layers} == {("layernorm", "post")}
     assert ir.final_norm is None
+
+
+def test_striped_hyena_has_four_convolutions_to_each_attention_at_128k() -> None:
+    ir = ir_of("arch_expert_striped_hyena")
+    assert [layer.mixer.type for layer in ir.layers] == (["hyena"] * 4 + ["attention"]) * 4
+    assert ir.model["max_seq_len"] == 128 * 1024

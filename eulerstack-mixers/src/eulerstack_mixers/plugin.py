@@ -7,6 +7,7 @@ from eulerstack_mixers.declarations.attention import ATTENTION
 from eulerstack_mixers.declarations.gated_mlp import GATED_MLP
 from eulerstack_mixers.declarations.heads import CAUSAL_LM
 from eulerstack_mixers.declarations.latent_rules import LATENT_RULES
+from eulerstack_mixers.declarations.hyena import HYENA
 from eulerstack_mixers.declarations.mlp import MLP
 from eulerstack_mixers.declarations.norms import NORMS
 from eulerstack_mixers.declarations.positions import POSITIONS
@@ -17,7 +18,7 @@ from eulerstack_mixers.declarations.retnet import RETNET
 @hookimpl
 def eulerstack_mixers() -> tuple[Primitive, ...]:
     """Token mixers."""
-    return (ATTENTION, RETNET)
+    return (ATTENTION, HYENA, RETNET)
 
 
 @hookimpl

@@ -22,9 +22,10 @@ DILATED_LAYER_PREFIX = "eulerstack_dilated_"
 
 
 class StateLayer(LinearAttentionLayer, CacheLayerMixin):
-    """Named states of fixed size, and the number of tokens they have seen.
+    """Named states, and the number of tokens they have seen.
 
-    Shapes: any, as long as dimension 0 is the batch.
+    Shapes: any, as long as dimension 0 is the batch. A state is of fixed size (`put`), or holds something of every
+    token (`put_history`).
     """
 
     _layer_type = STATE_LAYER_TYPE
@@ -32,8 +33,10 @@ class StateLayer(LinearAttentionLayer, CacheLayerMixin):
     is_croppable = False
     is_sliding = False
 
-    def __init__(self, **kwargs: Any):
+    def __init__(self, max_cache_len: int | None = None, **kwargs: Any):
         CacheLayerMixin.__init__(self)
+        # The tokens that a static cache has room for; None in one that grows.
+        self.max_cache_len = max_cache_len
         LinearAttentionLayer.__init__(self, number_of_states=1)
         self.slots: dict[str, torch.Tensor] = {}
         # A tensor, because a Python integer would recompile the model at every step.
@@ -53,6 +56,27 @@ class StateLayer(LinearAttentionLayer, CacheLayerMixin):
         self.slots[name] = state if state.requires_grad else state.clone()
         if not torch.compiler.is_compiling() and not state.requires_grad:
             torch._dynamo.mark_static_address(self.slots[name])
+
+    def put_history(self, name: str, history: torch.Tensor, limit: int) -> None:
+        """Stores the last `limit` tokens of `history`, (batch, tokens, …), the newest last.
+
+        In a static cache a history has its full length from the start, so that its address stays: zeros stand for the
+        tokens that are still to come. A new tensor is kept as it is, not copied.
+
+        Errors: RuntimeError when a static cache has no room for a token that must not be forgotten yet.
+        """
+        if self.max_cache_len is None:
+            self.slots[name] = history[:, max(0, history.shape[1] - limit) :]
+            return
+        room = min(limit, self.max_cache_len)
+        surplus = history.shape[1] - room
+        if surplus > 0 and room < limit:
+            # Dropping zeros loses nothing: they are padding, or the free room itself.
+            torch._assert_async((history[:, :surplus] == 0).all(), "the static cache has no room for another token")
+        kept = history[:, max(0, surplus) :]
+        if surplus < 0:
+            kept = torch.cat((kept.new_zeros(kept.shape[0], -surplus, *kept.shape[2:]), kept), dim=1)
+        self.put(name, kept)
 
     def advance(self, num_tokens: int) -> None:
         """Counts `num_tokens` more tokens; called once at the end of a mixer's forward."""

@@ -67,13 +67,13 @@ def state_mask(inputs_embeds: torch.Tensor, attention_mask: torch.Tensor | None)
 
 
 def packed_sequences(
-    position_ids: torch.Tensor, attention_mask: Any, past_key_values: Any
+    position_ids: torch.Tensor | None, attention_mask: Any, past_key_values: Any
 ) -> torch.Tensor | None:
     """Which of several packed sequences each token belongs to, (batch, time); None when nothing is packed.
 
-    As attention sees it: packing shows by positions that restart, without a mask and without a cache.
+    As attention sees it: packing shows by given positions that restart, without a mask and without a cache.
     """
-    if attention_mask is not None or past_key_values is not None:
+    if position_ids is None or attention_mask is not None or past_key_values is not None:
         return None
     return find_packed_sequence_indices(position_ids)
 

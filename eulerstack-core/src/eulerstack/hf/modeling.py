@@ -190,6 +190,7 @@ class EulerStackModel(EulerStackPreTrainedModel):
             inputs_embeds = self.embed_tokens(input_ids)
         if use_cache and past_key_values is None:
             past_key_values = DynamicCache(config=self.config)
+        given_positions = position_ids
         if position_ids is None:
             position_ids = self.default_positions(inputs_embeds, attention_mask, past_key_values)
         if isinstance(attention_mask, dict):
@@ -204,7 +205,8 @@ class EulerStackModel(EulerStackPreTrainedModel):
             hidden_states = hidden_states + self.position(position_ids)
         hidden_states = self.dropout(hidden_states)
         if STATE_LAYER_TYPE in self.layer_types:
-            kwargs["sequence_ids"] = packed_sequences(position_ids, attention_mask, past_key_values)
+            # Positions that were not given never restart, which a traced forward can't find out by looking at them.
+            kwargs["sequence_ids"] = packed_sequences(given_positions, attention_mask, past_key_values)
         rotations = [rotary(hidden_states, position_ids) for rotary in self.rotary_embs]
         for layer, layer_type, rope in zip(self.layers, self.layer_types, self.rope_of_layer, strict=True):
             hidden_states = layer(

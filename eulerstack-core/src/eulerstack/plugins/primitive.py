@@ -58,13 +58,13 @@ class Cost:
     state_bytes_fixed: int = 0
     state_window: int | None = None
     context_stride: int = 1
+    prefill_flops: Callable[[int], int] | None = None
 
     @property
     def decode_flops_per_context(self) -> int:
         """FLOPs per visible token of one token that is decoded from a cache."""
         decode = self.decode_flops_per_token_per_context
         return self.flops_per_token_per_context if decode is None else decode
-    prefill_flops: Callable[[int], int] | None = None
 
     @property
     def active(self) -> int:

@@ -18,7 +18,7 @@ TEMPLATE_KINDS = ("mixer", "ffn", "norm", "residual")
 # The words that come with this project's own packages, for those who have installed the core alone.
 OWN_PACKAGES = {
     "eulerstack-mixers": {
-        "mixer": ("attention", "retnet"),
+        "mixer": ("attention", "hyena", "retnet"),
         "ffn": ("mlp", "gated_mlp"),
         "norm": ("rmsnorm", "layernorm"),
         "residual": ("sequential", "parallel"),
