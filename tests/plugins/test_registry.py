@@ -284,3 +284,10 @@ def test_every_installed_plugin_of_ours_works() -> None:
     assert [
         record for record in get_registry().records() if record.own and record.state not in ("ok", "disabled")
     ] == []
+
+
+def test_a_third_partys_block_bears_the_name_of_its_type() -> None:
+    other = primitive("vendor.acme.other", schema={"type": "object"}, block="other")
+    registry = Registry([source("acme", plugin(eulerstack_mixers=[other]))])
+    assert record_of(registry, "acme").state == "broken"
+    assert "other" in record_of(registry, "acme").error.render()

@@ -11,7 +11,7 @@ from typing import Literal
 from eulerstack.errors import Message
 
 GROUP = "eulerstack"
-OWN_PACKAGES = frozenset({"eulerstack", "eulerstack-core", "eulerstack-mixers", "eulerstack-dev"})
+OWN_PACKAGES = frozenset({"eulerstack", "eulerstack-core", "eulerstack-dev", "eulerstack-mixers", "eulerstack-ttt"})
 DISABLE_VARIABLE = "EULERSTACK_DISABLE_PLUGINS"
 STRICT_VARIABLE = "EULERSTACK_STRICT_PLUGINS"
 

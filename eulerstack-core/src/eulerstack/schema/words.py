@@ -75,6 +75,7 @@ FOREIGN_VALUES: dict[str, str] = {
     "self_attention": "attention",
     "mha": "attention",
     "gqa": "attention",
+    "ttt": "ttt_layer",
     "hf": "huggingface",
     "transformers": "huggingface",
 }
