@@ -28,7 +28,7 @@ BLOCKY = Primitive(
         "properties": {"size": {"type": "integer", "minimum": 1, "maximum": 9, "default": 3, "description": "Size."}},
         "additionalProperties": False,
     },
-    checks=lambda dims, params: [Problem("size", msg("five"), msg("Type size: 4"), "x.md#y")] if params["size"] == 5 else [],
+    checks=lambda dims, params: [Problem("size", msg("five"), msg("Type size: 4"), "x.md#y")] * (params["size"] == 5),
     cache=lambda params: CacheLayer("eulerstack_state"),
 )
 

@@ -22,8 +22,6 @@ except ModuleNotFoundError as error:
         "or, in a checkout, pip install -e '.[ttt]'"
     ) from error
 
-__all__ = ["TTT_LAYER", "TTTLayer"]
-
 
 def __getattr__(name: str) -> Any:
     if name == "TTTLayer":
