@@ -41,7 +41,7 @@ wheels: .venv/installed-dev ## build the wheels into dist/
 		.venv/bin/python -m build --wheel --outdir dist "$$project" || exit 1; done
 
 clean: ## remove what is built; the environments stay
-	@rm -rf build dist eulerstack-*/dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@rm -rf build dist eulerstack-*/dist eulerstack-plugins/*/dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -not -path './.venv/*' -not -path './.tox/*' -prune -exec rm -rf {} +
 
 distclean: clean ## remove the environments too
@@ -58,7 +58,7 @@ distclean: clean ## remove the environments too
 
 .venv/installed-dev: $(PROJECTS) constraints.txt build_tools/live_siblings.py | .venv/bin/python
 	@echo "Installing eulerstack from this checkout into .venv, with the tools of development"
-	@.venv/bin/python -m pip install --quiet --no-compile --editable ".[dev]"
+	@.venv/bin/python -m pip install --quiet --no-compile --editable ".[all,dev]"
 	@touch $@ .venv/installed
 
 # tox doesn't see that requirements changed in a pyproject.toml, so environments made for others are made anew.

@@ -2,7 +2,7 @@
 
     python scripts/check_wheels.py WORK_DIRECTORY
 
-1. Builds the three wheels, each in isolation.
+1. Builds the wheels, each in isolation.
 2. Installs them into a clean environment, by file, so that no index is asked for a name of ours; runs the quickstart.
 3. Compiles the specs of tests/packaging/specs there, and the one that README.md shows.
 4. Generates from every directory in that environment after *uninstalling* ours, and in another one that never had
@@ -22,8 +22,8 @@ import venv
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-PROJECTS = (".", "eulerstack-core", "eulerstack-mixers")
-NAMES = ("eulerstack", "eulerstack-core", "eulerstack-mixers")
+PROJECTS = (".", "eulerstack-core", "eulerstack-mixers", "eulerstack-plugins/ttt")
+NAMES = ("eulerstack", "eulerstack-core", "eulerstack-mixers", "eulerstack-ttt")
 GENERATE = ROOT / "scripts" / "generate_without_eulerstack.py"
 started = time.monotonic()
 
@@ -57,7 +57,7 @@ def environment(name: str) -> Path:
 
 
 def build_wheels() -> list[Path]:
-    """The three wheels."""
+    """The wheel of each project."""
     for project in PROJECTS:
         run(sys.executable, "-m", "build", "--wheel", "--outdir", work / "dist", ROOT / project, capture=True)
     wheels = sorted((work / "dist").glob("*.whl"))

@@ -20,7 +20,7 @@ from eulerstack.schema.assemble import assemble
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
-SOURCES = [*sorted(ROOT.glob("eulerstack-*/src/**/*.py")), *sorted(ROOT.glob("presets/**/*.py"))]
+SOURCES = [*sorted(ROOT.glob("eulerstack-*/**/src/**/*.py")), *sorted(ROOT.glob("presets/**/*.py"))]
 SEE = re.compile(r"(?:[\w-]+/)*[\w-]+\.md#[\w.-]+")
 TOY_PARTS = ("declarations", "modules", "reference")
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")

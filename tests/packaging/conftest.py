@@ -11,8 +11,17 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PROJECTS = (".", "eulerstack-core", "eulerstack-mixers")
-SHIPPED = ("build_tools", "eulerstack-core", "eulerstack-mixers", "presets", "pyproject.toml", "README.md", "LICENSE")
+PROJECTS = (".", "eulerstack-core", "eulerstack-mixers", "eulerstack-plugins/ttt")
+SHIPPED = (
+    "build_tools",
+    "eulerstack-core",
+    "eulerstack-mixers",
+    "eulerstack-plugins",
+    "presets",
+    "pyproject.toml",
+    "README.md",
+    "LICENSE",
+)
 LEFT_OUT = shutil.ignore_patterns("__pycache__", "dist", "build")
 
 
@@ -30,7 +39,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def wheels(tmp_path_factory: pytest.TempPathFactory, checkout: Path) -> dict[str, Path]:
-    """The three wheels by the name of their distribution, built with the hatchling of this environment."""
+    """The wheels by the name of their distribution, built with the hatchling of this environment."""
     folder = tmp_path_factory.mktemp("wheels")
     for project in PROJECTS:
         subprocess.run(

@@ -23,6 +23,28 @@ print(json.dumps({
 """
 
 
+INSTALL = ("install", "--no-index", "--no-build-isolation", "--editable")
+SHOW_EXTRA = """
+import importlib.metadata as metadata, json, eulerstack.plugins.ttt, eulerstack_ttt
+from eulerstack.plugins.manager import get_registry
+print(json.dumps([eulerstack_ttt.__file__, metadata.version("eulerstack-ttt"), get_registry().names("mixer")]))
+"""
+
+
+def pip(interpreter: Path, checkout: Path, *arguments: str) -> None:
+    """Runs pip in the checkout, untouched by this machine's settings; it must succeed."""
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("PIP_")}
+    done = subprocess.run(
+        [interpreter, "-m", "pip", *arguments],
+        cwd=checkout,
+        env={**variables, "PIP_CONFIG_FILE": os.devnull},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 @pytest.fixture(scope="module")
 def python(tmp_path_factory: pytest.TempPathFactory, checkout: Path) -> Path:
     """The interpreter of a fresh environment into which the checkout was installed.
@@ -40,21 +62,9 @@ def python(tmp_path_factory: pytest.TempPathFactory, checkout: Path) -> Path:
     interpreter = folder / "venv" / "bin" / "python"
     site_packages = next((folder / "venv" / "lib").glob("python*/site-packages"))
     (site_packages / "theirs.pth").write_text(f"{theirs}\n", encoding="utf-8")
-    variables = {name: value for name, value in os.environ.items() if not name.startswith("PIP_")}
     # The old setuptools that venv brings would hide the one that torch asks for.
-    for command in (
-        ["uninstall", "--yes", "setuptools"],
-        ["install", "--no-index", "--no-build-isolation", "--editable", "."],
-    ):
-        done = subprocess.run(
-            [interpreter, "-m", "pip", *command],
-            cwd=checkout,
-            env={**variables, "PIP_CONFIG_FILE": os.devnull},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
+    pip(interpreter, checkout, "uninstall", "--yes", "setuptools")
+    pip(interpreter, checkout, *INSTALL, ".")
     return interpreter
 
 
@@ -106,3 +116,15 @@ def test_the_command_is_installed(python: Path) -> None:
 
 def test_these_tests_run_on_another_environment(python: Path) -> None:
     assert python.parent.parent != Path(sys.prefix)
+
+
+def test_an_extra_installs_its_package_live_from_the_checkout(
+    python: Path, seen: dict[str, object], checkout: Path
+) -> None:
+    missing = subprocess.run([python, "-I", "-c", SHOW_EXTRA], capture_output=True, text=True, check=False)
+    assert "pip install eulerstack-ttt" in missing.stderr
+    pip(python, checkout, *INSTALL, ".[ttt]")
+    done = subprocess.run([python, "-I", "-c", SHOW_EXTRA], capture_output=True, text=True, check=True)
+    file, version, mixers = json.loads(done.stdout)
+    assert Path(file).is_relative_to(checkout) and version == "1.0.0"
+    assert {"attention", "ttt_layer"} <= set(mixers)

@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = {
     path.relative_to(root).with_suffix("").as_posix().replace("/", "."): path
-    for root in (ROOT / "eulerstack-core" / "src", ROOT / "eulerstack-mixers" / "src")
+    for root in (*ROOT.glob("eulerstack-*/src"), *ROOT.glob("eulerstack-plugins/*/src"))
     for path in sorted(root.rglob("*.py"))
 }
 HEAVY = {"accelerate", "numpy", "safetensors", "tokenizers", "torch", "transformers"}
@@ -41,10 +41,14 @@ LAYERS: dict[str, set[str]] = {
     },
     "eulerstack_mixers.modules": {"eulerstack.hf"},
     "eulerstack_mixers.reference": set(),
+    "eulerstack_ttt.declarations": {"eulerstack.errors", "eulerstack.plugins"},
+    "eulerstack_ttt.plugin": {"eulerstack.plugins", "eulerstack_ttt.declarations"},
+    "eulerstack_ttt.modules": {"eulerstack.hf"},
+    "eulerstack_ttt.reference": set(),
 }
 # The code that runs a model or writes one; all else must be importable where there is no torch.
 WITH_TORCH = ("eulerstack.hf", "eulerstack.testing", "eulerstack.components", "eulerstack_mixers.modules",
-              "eulerstack_mixers.reference")  # fmt: skip
+              "eulerstack_mixers.reference", "eulerstack_ttt.modules", "eulerstack_ttt.reference")  # fmt: skip
 
 
 def is_type_checking(node: ast.AST) -> bool:

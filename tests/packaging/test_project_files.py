@@ -18,7 +18,8 @@ from packaging.specifiers import SpecifierSet
 import eulerstack
 
 ROOT = Path(__file__).resolve().parents[2]
-PROJECTS = sorted([ROOT / "pyproject.toml", *ROOT.glob("eulerstack-*/pyproject.toml")])
+PATTERNS = ("pyproject.toml", "eulerstack-*/pyproject.toml", "eulerstack-plugins/*/pyproject.toml")
+PROJECTS = sorted(path for pattern in PATTERNS for path in ROOT.glob(pattern))
 
 
 def project(path: Path) -> dict:

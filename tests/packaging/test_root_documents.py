@@ -12,7 +12,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PAGES = sorted(page for places in ("*.md", "eulerstack-*/README.md", "presets/**/*.md") for page in ROOT.glob(places))
+PLACES = ("*.md", "eulerstack-*/README.md", "eulerstack-plugins/*/README.md", "presets/**/*.md")
+PAGES = sorted(page for places in PLACES for page in ROOT.glob(places))
 NEEDS_TORCH = {"compile": ["--validate-only"], "import": ["--help"]}
 
 

@@ -14,7 +14,7 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parents[2]
-NAMES = ("eulerstack", "eulerstack-core", "eulerstack-mixers")
+NAMES = ("eulerstack", "eulerstack-core", "eulerstack-mixers", "eulerstack-ttt")
 
 
 def members(wheel: Path) -> set[str]:
@@ -58,6 +58,7 @@ def test_there_is_one_wheel_for_each_distribution(wheels: dict[str, Path]) -> No
         ("eulerstack", "presets/eulerstack_presets"),
         ("eulerstack-core", "eulerstack-core/src/eulerstack"),
         ("eulerstack-mixers", "eulerstack-mixers/src/eulerstack_mixers"),
+        ("eulerstack-ttt", "eulerstack-plugins/ttt/src/eulerstack_ttt"),
     ],
 )
 def test_a_wheel_holds_its_package_complete_and_nothing_else(wheels: dict[str, Path], name: str, folder: str) -> None:
@@ -111,6 +112,12 @@ def test_nothing_of_ours_requires_the_name_that_the_index_gave_to_another_projec
     assert Version(metadata(wheels[name])["Version"]) >= Version("1.0.0")
 
 
+def test_packages_of_single_primitives_come_by_extra_alone(wheels: dict[str, Path]) -> None:
+    requirements = [Requirement(line) for line in metadata(wheels["eulerstack"]).get_all("Requires-Dist", [])]
+    markers = {str(each.marker) for each in requirements if each.name == "eulerstack-ttt"}
+    assert markers == {'extra == "ttt"', 'extra == "all"'}
+
+
 def test_the_core_alone_needs_no_torch(wheels: dict[str, Path]) -> None:
     requirements = [Requirement(line) for line in metadata(wheels["eulerstack-core"]).get_all("Requires-Dist", [])]
     always = {requirement.name for requirement in requirements if requirement.marker is None}
@@ -122,10 +129,11 @@ def test_the_core_alone_needs_no_torch(wheels: dict[str, Path]) -> None:
 def test_entry_points_are_those_that_the_manager_reads(wheels: dict[str, Path]) -> None:
     assert entry_points(wheels["eulerstack-core"]) == {"console_scripts": {"eulerstack": "eulerstack.cli:main"}}
     assert entry_points(wheels["eulerstack-mixers"]) == {"eulerstack": {"mixers": "eulerstack_mixers.plugin"}}
+    assert entry_points(wheels["eulerstack-ttt"]) == {"eulerstack": {"ttt": "eulerstack_ttt.plugin"}}
     assert entry_points(wheels["eulerstack"]) == {"eulerstack": {"presets": "eulerstack_presets"}}
 
 
-@pytest.mark.parametrize("project", [".", "eulerstack-core", "eulerstack-mixers"])
+@pytest.mark.parametrize("project", [".", "eulerstack-core", "eulerstack-mixers", "eulerstack-plugins/ttt"])
 def test_every_project_is_built_by_hatchling_alone(project: str) -> None:
     data = tomllib.loads((ROOT / project / "pyproject.toml").read_text(encoding="utf-8"))
     assert [Requirement(line).name for line in data["build-system"]["requires"]] == ["hatchling"]

@@ -328,3 +328,10 @@ def test_a_price_that_a_plugin_can_not_give_names_the_plugin(answer: Any) -> Non
     with pytest.raises(CompatibilityError) as caught:
         ask(registry, registry.get("mixer", "vendor.toy.a"), Cost, cost)
     assert "vendor.toy.a" in str(caught.value) and "toy-words" in str(caught.value)
+
+
+def test_a_third_partys_block_bears_the_name_of_its_type() -> None:
+    other = primitive("vendor.acme.other", schema={"type": "object"}, block="other")
+    registry = Registry([source("acme", plugin(eulerstack_mixers=[other]))])
+    assert record_of(registry, "acme").state == "broken"
+    assert "other" in record_of(registry, "acme").error.render()

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import sys
+import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
+from eulerstack.plugins.sources import PluginSource
 from pages.markdown import GENERATED, join, table
 
 Schema = Mapping[str, Any]
+PLUGINS = Path(__file__).resolve().parents[2] / "eulerstack-plugins"
 
 INTRODUCTION = """\
 # The language
 
 A spec is one YAML 1.2 document of `schema_version: 1`. This page lists every word that the core and eulerstack-mixers
-accept; `eulerstack schema` prints the same for what is installed, `eulerstack schema --json` as a JSON Schema.
+accept, and those of this project's other packages, which it names; `eulerstack schema` prints the same for what is
+installed, `eulerstack schema --json` as a JSON Schema.
 
 - Unknown words are errors, with the nearest known one suggested. A mapping is closed: it takes its own words, and keys
   in reserved namespaces.
@@ -75,8 +83,9 @@ def page() -> str:
     from eulerstack.plugins.sources import installed_sources
     from eulerstack.schema.assemble import assemble
 
-    # What other plugins of this machine add is not ours to document.
-    registry = Registry(source for source in installed_sources() if source.own)
+    # What other plugins of this machine add is not ours to document; our own are, installed or not.
+    installed = [source for source in installed_sources() if source.own]
+    registry = Registry([*installed, *checkout_sources({source.package for source in installed})])
     schema = assemble(registry)
     return join(
         GENERATED,
@@ -85,6 +94,16 @@ def page() -> str:
         EXPRESSIONS,
         RESERVED,
     )
+
+
+def checkout_sources(installed: set[str]) -> Iterator[PluginSource]:
+    """The plugins of the folder eulerstack-plugins whose packages are not among the installed ones."""
+    for file in sorted(PLUGINS.glob("*/pyproject.toml")):
+        project = tomllib.loads(file.read_text(encoding="utf-8"))["project"]
+        if project["name"] not in installed:
+            sys.path.append(str(file.parent / "src"))
+            for name, target in project["entry-points"]["eulerstack"].items():
+                yield PluginSource(name, project["name"], project["version"], partial(import_module, target), target)
 
 
 def written(section: Section) -> Iterator[str]:
@@ -112,7 +131,9 @@ def sections(path: str, schema: Schema, registry: Any) -> Iterator[Section]:
         ]
         summary = registry.get(KIND_OF_PLACE[path], chosen).summary
         title = f"{path.rpartition('.')[2]}: {chosen}"
-        yield Section(title, f"{summary[0].upper()}{summary[1:]}.", rows, depth + 1)
+        package = registry.origin(registry.get(KIND_OF_PLACE[path], chosen))[0]
+        separate = f" From the package `{package}`." if (PLUGINS / package.removeprefix("eulerstack-")).is_dir() else ""
+        yield Section(title, f"{summary[0].upper()}{summary[1:]}.{separate}", rows, depth + 1)
     for name, inner in below.items():
         if name == "layer_templates":
             yield from sections("layer_templates.<name>", inner["additionalProperties"], registry)

@@ -6,8 +6,8 @@ from eulerstack.plugins import Importer, Primitive, Rule, hookimpl
 from eulerstack_mixers.declarations.attention import ATTENTION
 from eulerstack_mixers.declarations.gated_mlp import GATED_MLP
 from eulerstack_mixers.declarations.heads import CAUSAL_LM
-from eulerstack_mixers.declarations.latent_rules import LATENT_RULES
 from eulerstack_mixers.declarations.hyena import HYENA
+from eulerstack_mixers.declarations.latent_rules import LATENT_RULES
 from eulerstack_mixers.declarations.mlp import MLP
 from eulerstack_mixers.declarations.norms import NORMS
 from eulerstack_mixers.declarations.positions import POSITIONS

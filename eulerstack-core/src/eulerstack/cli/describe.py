@@ -75,7 +75,7 @@ def _primitive(
     written = {word: given[word] for word in words if word in given}
     if primitive.schema is not None:
         words |= primitive.schema.get("properties", {})
-        written |= {word: value for word, value in (given.get(name) or {}).items() if word in words}
+        written |= {word: value for word, value in (given.get(primitive.block_name) or {}).items() if word in words}
     missing = object()
     params = {
         word: value

@@ -44,7 +44,7 @@ def schema(as_json: Annotated[bool, json_option()] = False) -> None:
             _print_title(f"{place}: {primitive.name}", translator()(primitive.summary))
             say_pairs(_rows({"properties": primitive.inline}))
             if primitive.schema is not None and primitive.schema.get("properties"):
-                say_pairs(_rows(primitive.schema, f"{primitive.name}."))
+                say_pairs(_rows(primitive.schema, f"{primitive.block_name}."))
 
 
 def _sections(path: str, schema: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -7,7 +7,6 @@ activations, softmaxes, positions, the embedding's look-up.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field

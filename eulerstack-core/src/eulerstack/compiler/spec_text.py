@@ -41,8 +41,9 @@ def without_defaults(spec: Mapping[str, Any], schema: Mapping[str, Any], blocks:
 
 def _pruned_part(slot: str, part: Mapping[str, Any], blocks: Mapping[str, Any]) -> dict[str, Any]:
     properties = blocks.get(f"{slot}.{part['type']}", {})
-    result = {key: _pruned(value, properties) if key == part["type"] else value for key, value in part.items()}
-    result = {key: value for key, value in result.items() if value != {} or key != part["type"]}
+    inside = [key for key, value in part.items() if isinstance(value, Mapping) and key not in properties]
+    result = {key: _pruned(value, properties) if key in inside else value for key, value in part.items()}
+    result = {key: value for key, value in result.items() if value != {} or key not in inside}
     return _pruned(result, properties)
 
 

@@ -6,6 +6,7 @@ from eulerstack.errors import CompatibilityError, Diagnostic, Location, msg
 from eulerstack.plugins import Primitive
 from eulerstack.plugins.manager import Registry
 from eulerstack.plugins.primitive import Kind
+from eulerstack.schema.packages import package_of
 
 
 def primitive_of(registry: Registry, kind: Kind, name: str, location: Location | None = None) -> Primitive:
@@ -13,12 +14,15 @@ def primitive_of(registry: Registry, kind: Kind, name: str, location: Location |
     try:
         return registry.get(kind, name)
     except LookupError:
+        package = package_of(kind, name)
         raise CompatibilityError(
             [
                 Diagnostic(
                     "CompatibilityError",
                     msg("no installed plugin provides the {kind} {name}", kind=kind, name=name),
-                    msg(
+                    msg("pip install --upgrade {package}", package=package)
+                    if package
+                    else msg(
                         "install the package that provides {name}; eulerstack plugins list shows what is there",
                         name=name,
                     ),

@@ -113,8 +113,11 @@ class _Normalizer:
         kinds: dict[str, Kind] = {"mixer": "mixer", "ffn": "ffn", "norm": "norm", "residual": "residual"}
         for word, kind in kinds.items():
             name = raw[word].get("type")
-            if name is not None and primitive_of(self.registry, kind, name).schema is not None:
-                raw[word] = {**raw[word], name: raw[word].get(name, {})}
+            if name is None:
+                continue
+            primitive = primitive_of(self.registry, kind, name)
+            if primitive.schema is not None:
+                raw[word] = {**raw[word], primitive.block_name: raw[word].get(primitive.block_name, {})}
         return raw
 
     def model_ir(self) -> ModelIR:
@@ -176,7 +179,7 @@ class _Normalizer:
         location = self.locate(path)
         primitive = primitive_of(self.registry, kind, given["type"], location)
         inline = complete_words(primitive.inline, given)
-        block = {} if primitive.schema is None else complete(primitive.schema, given.get(primitive.name, {}))
+        block = {} if primitive.schema is None else complete(primitive.schema, given.get(primitive.block_name, {}))
         return FrozenMapping(primitive.resolve({**block, **inline}, context))
 
     def _primitive(self, kind: Kind, given: Data, context: Data, path: str) -> PrimitiveIR:

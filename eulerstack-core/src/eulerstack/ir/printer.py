@@ -83,7 +83,8 @@ def _primitive(registry: Registry, kind: Kind, node: PrimitiveIR, **beside: Any)
     rest = {word: value for word, value in node.params.items() if word not in words}
     if primitive.schema is None:
         return {"type": node.type, **beside, **words, **_ordered(rest, ())}
-    return {"type": node.type, **beside, **words, node.type: _ordered(rest, primitive.schema.get("properties", {}))}
+    block = _ordered(rest, primitive.schema.get("properties", {}))
+    return {"type": node.type, **beside, **words, primitive.block_name: block}
 
 
 def _template(registry: Registry, layer: LayerIR) -> Data:

@@ -166,6 +166,12 @@ def check_third_party(contribution: Contribution) -> None:
                 msg("the name {name} ({space}) lies outside vendor.<name>.*, where third parties' names belong",
                     name=name, space=space)
             )  # fmt: skip
+    for primitive in contribution.primitives():
+        if primitive.block_name != primitive.name:
+            raise PluginFault(
+                msg("the block of {name} is called {block}, but a third party's block bears the type's name",
+                    name=primitive.name, block=primitive.block_name)
+            )  # fmt: skip
     from jsonschema import Draft202012Validator
     from jsonschema.exceptions import SchemaError
 

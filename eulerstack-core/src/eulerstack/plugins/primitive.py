@@ -121,7 +121,8 @@ class Primitive:
     """A word of the language and what it means.
 
     name      as written in a spec: "attention", "vendor.acme.gla"
-    schema    JSON Schema (type object) of the block that bears the same name; None when the type has no block
+    schema    JSON Schema (type object) of the parameter block; None when the type has no block
+    block     the block's name where it isn't the type's; third parties' blocks always bear the type's name
     inline    JSON Schema properties written beside `type` itself ("activation" of an ffn)
     cost      (dims, params, element_bytes) -> Cost; exact, checked against the built module
     resolve   (params, model) -> params: fills what depends on other parts of the spec; `model` is the complete mapping
@@ -144,6 +145,7 @@ class Primitive:
     implementations: Callable[[Params], str] | None = None
     paper: str = ""
     schema: Mapping[str, Any] | None = None
+    block: str | None = None
     inline: Mapping[str, Any] = field(default_factory=dict)
     cost: Callable[[Dims, Params, int], Cost] = _free
     resolve: Callable[[Params, Mapping[str, Any]], Params] = _unchanged
@@ -156,6 +158,11 @@ class Primitive:
     kernels: tuple[Kernel, ...] = ()
     requires: tuple[str, ...] = ()
     reference: str = ""
+
+    @property
+    def block_name(self) -> str:
+        """The key beside `type` under which a spec writes the parameters that `schema` describes."""
+        return self.block or self.name
 
     def class_path(self, params: Params) -> str:
         """ "package.module:Class" of what computes this primitive with these parameters."""

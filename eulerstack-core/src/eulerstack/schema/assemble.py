@@ -108,7 +108,7 @@ def _choice(
     default: str | None = None,
     shared: Mapping[str, Any] | None = None,
 ) -> Schema:
-    """A mapping with `type`, the words beside it, and the block that bears the type's name.
+    """A mapping with `type`, the words beside it, and the parameter block of the type.
 
     `shared` are words that stand beside every type. Without `default`, `type` is required.
     """
@@ -122,7 +122,7 @@ def _choice(
     for primitive in primitives:
         words = {**properties, **primitive.inline}
         if primitive.schema is not None:
-            words[primitive.name] = {"type": "object", **primitive.schema}
+            words[primitive.block_name] = {"type": "object", **primitive.schema}
         condition: Schema = {"properties": {"type": {"const": primitive.name}}}
         if primitive.name != default:
             condition["required"] = ["type"]

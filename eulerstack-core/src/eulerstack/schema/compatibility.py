@@ -10,22 +10,12 @@ from eulerstack.dsl.source import Spec, as_spec
 from eulerstack.dsl.suggest import MANY, nearest
 from eulerstack.errors import Collector, Message, msg
 from eulerstack.schema import overrides
+from eulerstack.schema.packages import package_of
 from eulerstack.schema.parts import Part, Parts
 from eulerstack.schema.planned import is_planned_type, is_planned_value, is_planned_word
 from eulerstack.schema.words import FOREIGN_VALUES, one_of
 
 TEMPLATE_KINDS = ("mixer", "ffn", "norm", "residual")
-# The words that come with this project's own packages, for those who have installed the core alone.
-OWN_PACKAGES = {
-    "eulerstack-mixers": {
-        "mixer": ("attention", "hyena", "retnet"),
-        "ffn": ("mlp", "gated_mlp"),
-        "norm": ("rmsnorm", "layernorm"),
-        "residual": ("sequential", "parallel"),
-        "position": ("rope", "alibi", "learned", "none"),
-        "head": ("causal_lm",),
-    }
-}
 
 
 def check_compatibility(spec: Mapping[str, Any], registry: Any) -> None:
@@ -123,8 +113,7 @@ class _Checker:
         self._add(path, what, self._fix_missing(kind, name, word, installed), "reference/errors.md#missing-primitive")
 
     def _fix_missing(self, kind: str, name: str, word: str, installed: list[str]) -> Message:
-        package = next((each for each, kinds in OWN_PACKAGES.items() if name in kinds.get(kind, ())), None)
-        if package:
+        if package := package_of(kind, name):
             return msg("pip install --upgrade {package}", package=package)
         foreign = FOREIGN_VALUES.get(name.lower())
         near = foreign if foreign in installed else nearest(name, installed)

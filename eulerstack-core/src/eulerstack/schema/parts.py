@@ -32,7 +32,7 @@ class Part:
         """The full path of a problem whose path is relative to the primitive's own block."""
         word = path.split(".")[0].split("[")[0]
         block = self.primitive.schema is not None and word not in self.primitive.inline
-        base = f"{self.path}.{self.primitive.name}" if block else self.path
+        base = f"{self.path}.{self.primitive.block_name}" if block else self.path
         return f"{base}.{path}" if path else base
 
 
@@ -64,7 +64,7 @@ class Parts:
             return None
         params = complete_words(primitive.inline, given)
         if primitive.schema is not None:
-            params = complete(primitive.schema, given.get(primitive.name) or {}) | params
+            params = complete(primitive.schema, given.get(primitive.block_name) or {}) | params
         if kind == "position":
             context = {"model": self.model, "embedding": {**self.embedding, **params}}
         else:

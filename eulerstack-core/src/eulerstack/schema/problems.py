@@ -11,6 +11,7 @@ from eulerstack.dsl.suggest import MANY
 from eulerstack.errors import Collector, Location, Message, msg
 from eulerstack.schema import fixes
 from eulerstack.schema.defaults import applicable
+from eulerstack.schema.packages import package_of
 from eulerstack.schema.planned import STAGES, is_planned_type, is_planned_value, is_planned_word, place_of
 from eulerstack.schema.words import Places, fix_unknown, meant_value, one_of, places_of_words
 
@@ -104,9 +105,16 @@ class Explainer:
         if key.split(".")[0] in ("experimental", "future", "vendor"):
             what, see = msg("this is not a key of a reserved namespace"), "reference/errors.md#reserved-key"
             fix = msg("Type experimental.<name>, future.<name> or vendor.<vendor>.<name> as one key")
-        elif kind and (key in self._registry.names(kind) or is_planned_type(kind, key)):
-            what = msg("only the block of the chosen type may stand here; the type is {type}", type=show(chosen))
-            fix, see = msg("Delete {key}, or type 'type: {key}'", key=key), "reference/errors.md#other-block"
+        elif kind and (owner := self._owner_of_block(kind, key)):
+            see = "reference/errors.md#other-block"
+            if owner == chosen:
+                block = self._registry.get(kind, owner).block_name
+                what = msg("the block of {type} is called {block}", type=owner, block=block)
+                fix = msg("Type {word} instead of {key}", word=block, key=key)
+                self._suggested |= {(*path, block)}
+            else:
+                what = msg("only the block of the chosen type may stand here; the type is {type}", type=show(chosen))
+                fix = msg("Delete {key}, or type 'type: {owner}'", key=key, owner=owner)
         elif len(self._problems.diagnostics) > MANY:
             fix = msg("Delete {key}; the words here are: {words}", key=key_text(key), words=one_of(properties))
         else:
@@ -119,6 +127,13 @@ class Explainer:
                 fix, meant = fix_unknown(key_text(key), place, known, self._places_of_words())
                 self._suggested |= {(*path, meant)} if meant else set()
         self._add((*path, key), what, fix, see, self._locate_key((*path, key)))
+
+    def _owner_of_block(self, kind: str, key: str) -> str | None:
+        """The type whose block is called `key`, or that is called so itself; None where there is no such type."""
+        for primitive in self._registry.primitives(kind):
+            if key in (primitive.name, primitive.block_name):
+                return primitive.name
+        return key if is_planned_type(kind, key) or package_of(kind, key) else None
 
     def _is_override_of_known_word(self, path: Path, key: str) -> bool:
         """Whether a template knows this word: then it is no misspelling, and compatibility says why it can't change."""

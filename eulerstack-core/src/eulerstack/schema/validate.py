@@ -113,7 +113,7 @@ def _schema_fault(data: Spec, registry: Any, error: Exception) -> CompatibilityE
         if not isinstance(name, str) or name not in registry.names(kind):
             continue
         primitive = registry.get(kind, name)
-        words = {**primitive.inline, name: primitive.schema or {}}
+        words = {**primitive.inline, primitive.block_name: primitive.schema or {}}
         try:
             list(_validator_class()({"properties": words}).iter_errors(part))
         # It is one of these that raised; the library raises anything.

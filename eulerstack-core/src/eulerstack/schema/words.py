@@ -80,6 +80,7 @@ FOREIGN_VALUES: dict[str, str] = {
     "mha": "attention",
     "gqa": "attention",
     "mla": "attention",
+    "ttt": "ttt_layer",
     "hf": "huggingface",
     "transformers": "huggingface",
 }

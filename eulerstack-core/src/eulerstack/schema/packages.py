@@ -1,0 +1,21 @@
+"""Which of this project's packages provides a word, for those who have not installed it."""
+
+from __future__ import annotations
+
+PACKAGES: dict[str, dict[str, tuple[str, ...]]] = {
+    "eulerstack-mixers": {
+        "mixer": ("attention", "hyena", "retnet"),
+        "ffn": ("mlp", "gated_mlp"),
+        "norm": ("rmsnorm", "layernorm"),
+        "residual": ("sequential", "parallel"),
+        "position": ("rope", "alibi", "learned", "none"),
+        "head": ("causal_lm",),
+    },
+    "eulerstack-ttt": {"mixer": ("ttt_layer",)},
+}
+"""The words of each package by kind."""
+
+
+def package_of(kind: str, name: str) -> str | None:
+    """The distribution that provides the `kind` called `name`; None for words of third parties and unknown ones."""
+    return next((package for package, kinds in PACKAGES.items() if name in kinds.get(kind, ())), None)

@@ -1,0 +1,1 @@
+"""What the mixer is, without torch: its words, its price, its contradictions, and where its module lives."""

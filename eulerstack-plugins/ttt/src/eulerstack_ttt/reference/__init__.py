@@ -1,0 +1,1 @@
+"""The recurrence as a naive loop, for tests and readers."""
