@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import os
+import stat
 from collections.abc import Callable, Mapping
 from pathlib import Path as FilePath
 from typing import Any
@@ -161,7 +162,7 @@ _BEGIN = msg("Begin the file with: schema_version: 1")
 
 
 def _read(file: str) -> bytes:
-    if not file.startswith(("/dev/", "/proc/")) and FilePath(file).is_fifo():
+    if _is_named_pipe(file):
         _fail(
             file,
             msg("this is a pipe with a name, which may never end"),
@@ -188,6 +189,14 @@ def _read(file: str) -> bytes:
     if len(data) > MAX_BYTES:
         _too_large(file)
     return data
+
+
+def _is_named_pipe(file: str) -> bool:
+    """Whether reading could wait for ever; the pipes of a shell, below /dev and /proc, have a writer."""
+    try:
+        return not file.startswith(("/dev/", "/proc/")) and stat.S_ISFIFO(os.stat(file).st_mode)
+    except (OSError, ValueError):
+        return False
 
 
 def _neighbour(file: str) -> str | None:
