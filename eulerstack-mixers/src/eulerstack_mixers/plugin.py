@@ -6,7 +6,9 @@ from eulerstack.plugins import Importer, Primitive, hookimpl
 from eulerstack_mixers.declarations.attention import ATTENTION
 from eulerstack_mixers.declarations.gated_mlp import GATED_MLP
 from eulerstack_mixers.declarations.heads import CAUSAL_LM
+from eulerstack_mixers.declarations.mamba import MAMBA
 from eulerstack_mixers.declarations.mlp import MLP
+from eulerstack_mixers.declarations.no_ffn import NO_FFN
 from eulerstack_mixers.declarations.norms import NORMS
 from eulerstack_mixers.declarations.positions import POSITIONS
 from eulerstack_mixers.declarations.residuals import RESIDUALS
@@ -15,13 +17,13 @@ from eulerstack_mixers.declarations.residuals import RESIDUALS
 @hookimpl
 def eulerstack_mixers() -> tuple[Primitive, ...]:
     """Token mixers."""
-    return (ATTENTION,)
+    return (ATTENTION, MAMBA)
 
 
 @hookimpl
 def eulerstack_ffns() -> tuple[Primitive, ...]:
     """Feed-forward blocks."""
-    return (MLP, GATED_MLP)
+    return (MLP, GATED_MLP, NO_FFN)
 
 
 @hookimpl

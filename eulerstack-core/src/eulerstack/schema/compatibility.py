@@ -18,8 +18,8 @@ TEMPLATE_KINDS = ("mixer", "ffn", "norm", "residual")
 # The words that come with this project's own packages, for those who have installed the core alone.
 OWN_PACKAGES = {
     "eulerstack-mixers": {
-        "mixer": ("attention",),
-        "ffn": ("mlp", "gated_mlp"),
+        "mixer": ("attention", "mamba"),
+        "ffn": ("mlp", "gated_mlp", "none"),
         "norm": ("rmsnorm", "layernorm"),
         "residual": ("sequential", "parallel"),
         "position": ("rope", "alibi", "learned", "none"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 PLANNED_TYPES: dict[str, tuple[str, ...]] = {
-    "mixer": ("mamba", "retnet", "hyena", "branched", "ttt_layer"),
+    "mixer": ("retnet", "hyena", "branched", "ttt_layer"),
     "ffn": ("moe",),
     "residual": ("hyper_connection",),
     "head": ("causal_lm_mtp",),
