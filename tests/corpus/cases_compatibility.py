@@ -75,7 +75,7 @@ CASES: list[Case] = [
     ),
     incompatible(
         "a mixer of a later version",
-        changed("type: attention", "type: §mamba"),
+        changed("type: attention", "type: §branched"),
         ("layer_templates.decoder.mixer.type", NOT_YET, "one of: attention"),
     ),
     incompatible(

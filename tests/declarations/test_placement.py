@@ -22,4 +22,4 @@ from eulerstack_mixers.modules.placement import norm_slots
 def test_each_residual_and_position_has_its_own_norms(residual: str, position: str, slots: tuple[str, ...]) -> None:
     assert norm_slots(residual, position) == slots
     declared = next(primitive for primitive in RESIDUALS if primitive.name == residual)
-    assert declared.norm_slots is not None and declared.norm_slots(position) == slots
+    assert declared.norm_slots is not None and declared.norm_slots(position, True) == slots

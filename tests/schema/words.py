@@ -88,7 +88,7 @@ SUM = Primitive(
     kind="residual",
     summary="a sum",
     module="own.modules:Sum",
-    norm_slots=lambda position: ("a", "b", "c") if position == "sandwich" else ("a", "b"),
+    norm_slots=lambda position, has_ffn: ("a", "b", "c") if position == "sandwich" else ("a", "b"),
 )
 PLAIN = Primitive(name="plain", kind="position", summary="no positions", module="own.modules:Plain")
 WAVES = Primitive(name="waves", kind="position", summary="waves", module="own.modules:Waves",

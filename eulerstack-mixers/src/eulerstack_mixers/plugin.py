@@ -8,7 +8,9 @@ from eulerstack_mixers.declarations.gated_mlp import GATED_MLP
 from eulerstack_mixers.declarations.heads import CAUSAL_LM
 from eulerstack_mixers.declarations.hyena import HYENA
 from eulerstack_mixers.declarations.latent_rules import LATENT_RULES
+from eulerstack_mixers.declarations.mamba import MAMBA
 from eulerstack_mixers.declarations.mlp import MLP
+from eulerstack_mixers.declarations.no_ffn import NO_FFN
 from eulerstack_mixers.declarations.norms import NORMS
 from eulerstack_mixers.declarations.positions import POSITIONS
 from eulerstack_mixers.declarations.residuals import RESIDUALS
@@ -18,13 +20,13 @@ from eulerstack_mixers.declarations.retnet import RETNET
 @hookimpl
 def eulerstack_mixers() -> tuple[Primitive, ...]:
     """Token mixers."""
-    return (ATTENTION, HYENA, RETNET)
+    return (ATTENTION, HYENA, MAMBA, RETNET)
 
 
 @hookimpl
 def eulerstack_ffns() -> tuple[Primitive, ...]:
     """Feed-forward blocks."""
-    return (MLP, GATED_MLP)
+    return (MLP, GATED_MLP, NO_FFN)
 
 
 @hookimpl

@@ -175,10 +175,11 @@ class _Pricer:
     def layer(self, layer: LayerIR) -> LayerCost:
         """The price of one layer."""
         slots = primitive_of(self.registry, "residual", layer.residual.type).norm_slots
-        norms = () if slots is None else (self.price("norm", layer.norm),) * len(slots(layer.norm.position))
+        has_ffn = not primitive_of(self.registry, "ffn", layer.ffn.type).absent
+        count = 0 if slots is None else len(slots(layer.norm.position, has_ffn))
         return LayerCost(
             self.price("mixer", layer.mixer),
             self.price("ffn", layer.ffn),
-            norms,
+            (self.price("norm", layer.norm),) * count,
             self.price("residual", layer.residual),
         )

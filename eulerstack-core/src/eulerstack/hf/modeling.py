@@ -49,9 +49,11 @@ class EulerStackDecoderLayer(GradientCheckpointingLayer):
         super().__init__()
         mixer, ffn, norm, residual = block["mixer"], block["ffn"], block["norm"], block["residual"]
         self.mixer = primitive_class("mixer", mixer)(config, mixer["params"], layer_idx)
-        self.ffn = primitive_class("ffn", ffn)(config, ffn["params"])
+        feed_forward = primitive_class("ffn", ffn)(config, ffn["params"])
+        # None where the layer is its mixer alone.
+        self.ffn = None if getattr(feed_forward, "absent", False) else feed_forward
         self.residual = primitive_class("residual", residual)(config, residual["params"], norm["position"])
-        for slot in self.residual.norm_slots(norm["position"]):
+        for slot in self.residual.norm_slots(norm["position"], self.ffn is not None):
             self.add_module(slot, primitive_class("norm", norm)(config.hidden_size, norm["params"]))
 
     def forward(

@@ -131,7 +131,8 @@ class Primitive:
     cache     params -> CacheLayer (mixers only)
     state     the words of a template's `state` block that are true of it ("kv_cache", "ssm_state")
     one_state   whether these words are names of one and the same state, of which a spec may use either
-    norm_slots  position -> names of the norms a layer of this residual holds (residuals only)
+    norm_slots  (norms' position, whether there is an ffn) -> names of the norms of a layer (residuals only)
+    absent      the layer has no such part (ffns only): the class is built, says the same, and is thrown away
     tensor_parallel  params -> {submodule: style}, as transformers' plans name them
     module    "package.module:Class", imported only to build or export
     implementations  params -> "package.module:Class", where the class depends on the parameters; None: always `module`
@@ -153,7 +154,8 @@ class Primitive:
     cache: Callable[[Params], CacheLayer] | None = None
     state: tuple[str, ...] = ()
     one_state: bool = False
-    norm_slots: Callable[[str], tuple[str, ...]] | None = None
+    norm_slots: Callable[[str, bool], tuple[str, ...]] | None = None
+    absent: bool = False
     tensor_parallel: Callable[[Params], Mapping[str, str]] | None = None
     kernels: tuple[Kernel, ...] = ()
     requires: tuple[str, ...] = ()

@@ -117,6 +117,7 @@ def check_count(
 
 def _count(parts: Parts, layer: Mapping[str, Part], position: str, is_last: bool) -> int:
     """The layer's parameters; for the last layer with the final norm, which is its own norm unless it stands post."""
-    norms = parts.norm_count(layer["residual"], position) + (is_last and position != "post")
+    has_ffn = not layer["ffn"].primitive.absent
+    norms = parts.norm_count(layer["residual"], position, has_ffn) + (is_last and position != "post")
     blocks = sum(parts.params_count(layer[kind]) for kind in ("mixer", "ffn", "residual"))
     return blocks + norms * parts.params_count(layer["norm"])

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 PACKAGES: dict[str, dict[str, tuple[str, ...]]] = {
     "eulerstack-mixers": {
-        "mixer": ("attention", "hyena", "retnet"),
-        "ffn": ("mlp", "gated_mlp"),
+        "mixer": ("attention", "hyena", "mamba", "retnet"),
+        "ffn": ("mlp", "gated_mlp", "none"),
         "norm": ("rmsnorm", "layernorm"),
         "residual": ("sequential", "parallel"),
         "position": ("rope", "alibi", "learned", "none"),

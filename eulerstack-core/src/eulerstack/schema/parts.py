@@ -83,10 +83,10 @@ class Parts:
         cost = self.guarded(part.primitive, part.path, lambda: part.primitive.cost(self.dims, part.params, 2))
         return cost.params if cost else 0
 
-    def norm_count(self, residual: Part, position: str) -> int:
+    def norm_count(self, residual: Part, position: str, has_ffn: bool) -> int:
         """The norms that a layer of this residual holds."""
         slots = residual.primitive.norm_slots
-        found = self.guarded(residual.primitive, residual.path, lambda: slots(position)) if slots else ("", "")
+        found = self.guarded(residual.primitive, residual.path, lambda: slots(position, has_ffn)) if slots else ("", "")
         return len(found or ())
 
     def guarded(self, primitive: Primitive, path: str, call: Callable[[], Result]) -> Result | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 PLANNED_TYPES: dict[str, tuple[str, ...]] = {
-    "mixer": ("mamba", "branched"),
+    "mixer": ("branched",),
     "ffn": ("moe",),
     "residual": ("hyper_connection",),
     "head": ("causal_lm_mtp",),

@@ -34,16 +34,26 @@ class ResidualBase(nn.Module):
             branch = nn.functional.dropout(branch, p=self.dropout)
         return branch if self.scale == 1.0 else branch * self.scale
 
+    def alone(self, layer: Any, hidden_states: torch.Tensor, mixer: Branch) -> torch.Tensor:
+        """A layer without a feed-forward block: x ← x + s·mixer(x), with norms where the position says."""
+        branch = mixer(layer.mixer_norm(hidden_states) if self.position in ("pre", "sandwich") else hidden_states)
+        if self.position in ("output", "sandwich"):
+            branch = layer.mixer_output_norm(branch)
+        hidden_states = hidden_states + self.scaled(branch)
+        return layer.mixer_norm(hidden_states) if self.position == "post" else hidden_states
+
 
 class SequentialResidual(ResidualBase):
     """x ← x + s·mixer(x), then x ← x + s·ffn(x), with norms where the position says."""
 
     @staticmethod
-    def norm_slots(position: str) -> tuple[str, ...]:
+    def norm_slots(position: str, has_ffn: bool) -> tuple[str, ...]:
         """Names of the norms that the layer holds for this residual."""
-        return norm_slots("sequential", position)
+        return norm_slots("sequential", position, has_ffn)
 
     def forward(self, layer: Any, hidden_states: torch.Tensor, mixer: Branch) -> torch.Tensor:
+        if layer.ffn is None:
+            return self.alone(layer, hidden_states, mixer)
         if self.position == "pre":
             hidden_states = hidden_states + self.scaled(mixer(layer.mixer_norm(hidden_states)))
             return hidden_states + self.scaled(layer.ffn(layer.ffn_norm(hidden_states)))
@@ -62,11 +72,13 @@ class ParallelResidual(ResidualBase):
     """x ← x + s·mixer(n) + s·ffn(n): both branches read the same, once normalised, input."""
 
     @staticmethod
-    def norm_slots(position: str) -> tuple[str, ...]:
+    def norm_slots(position: str, has_ffn: bool) -> tuple[str, ...]:
         """Names of the norms that the layer holds for this residual."""
-        return norm_slots("parallel", position)
+        return norm_slots("parallel", position, has_ffn)
 
     def forward(self, layer: Any, hidden_states: torch.Tensor, mixer: Branch) -> torch.Tensor:
+        if layer.ffn is None:
+            return self.alone(layer, hidden_states, mixer)
         normed = layer.mixer_norm(hidden_states) if self.position in ("pre", "sandwich") else hidden_states
         mixed, fed = mixer(normed), layer.ffn(normed)
         if self.position in ("output", "sandwich"):
