@@ -22,6 +22,8 @@ SIZES: dict[str, Any] = {
     "max_position_embeddings": 64,
 }
 GPT2_SIZES: dict[str, Any] = {"vocab_size": 97, "n_embd": 72, "n_layer": 3, "n_head": 3, "n_positions": 64}
+STATE_SIZES: dict[str, Any] = {"vocab_size": 97, "hidden_size": 72, "num_hidden_layers": 3, "state_size": 5}
+STATE_SPACES = ("Mamba", "FalconMamba", "Mamba2")
 TOKENS: dict[str, Any] = {"bos_token_id": 1, "eos_token_id": None, "pad_token_id": 0}
 PAIRS = 12  # rotated pairs of a head of 24
 
@@ -42,11 +44,11 @@ class Case:
     @property
     def model_type(self) -> str:
         """The family as config.json names it."""
-        return getattr(transformers, f"{self.family}Config").model_type
+        return str(getattr(transformers, f"{self.family}Config").model_type)
 
     def config(self) -> Any:
         """The reference's configuration."""
-        sizes = GPT2_SIZES if self.family == "GPT2" else SIZES
+        sizes = {"GPT2": GPT2_SIZES, **dict.fromkeys(STATE_SPACES, STATE_SIZES)}.get(self.family, SIZES)
         return getattr(transformers, f"{self.family}Config")(**{**sizes, **TOKENS, **self.words})
 
     def build(self, seed: int = 0) -> PreTrainedModel:
@@ -189,6 +191,36 @@ CASES = (
         },
     ),
     Case("gpt2_unscaled", "GPT2", {"scale_attn_weights": False, "activation_function": "relu"}),
+    Case("mamba", "Mamba", {}),
+    Case(
+        "mamba_variant",
+        "Mamba",
+        {
+            "use_conv_bias": False,
+            "conv_kernel": 3,
+            "expand": 1,
+            "time_step_rank": 7,
+            "tie_word_embeddings": False,
+            "layer_norm_epsilon": 1e-3,
+        },
+    ),
+    Case("falcon_mamba", "FalconMamba", {"mixer_rms_eps": 1e-4}),
+    Case("mamba2", "Mamba2", {"num_heads": 6, "head_dim": 24, "n_groups": 1, "chunk_size": 8}),
+    Case("mamba2_groups", "Mamba2", {"num_heads": 12, "head_dim": 12, "n_groups": 3, "tie_word_embeddings": True}),
+    Case("jamba", "Jamba", {"num_experts": 1, "attn_layer_period": 3, "attn_layer_offset": 1, "mamba_d_state": 5}),
+    Case(
+        "jamba_variant",
+        "Jamba",
+        {
+            "num_experts": 1,
+            "attn_layer_period": 2,
+            "attn_layer_offset": 0,
+            "mamba_conv_bias": False,
+            "mamba_dt_rank": 4,
+            "rms_norm_eps": 1e-3,
+            "tie_word_embeddings": True,
+        },
+    ),
     Case("olmo2", "Olmo2", {}),
     _deepseek("plain"),
     _deepseek(

@@ -94,12 +94,13 @@ def test_broken_json_is_located(source: Path, text: bytes, place: str) -> None:
 
 def test_a_missing_model_type_lists_the_families(source: Path) -> None:
     _set(source, model_type=...)
-    _refused(source, CompatibilityError, "deepseek_v3, gemma2, gpt2, llama, mistral, olmo2, qwen2, qwen3")
+    families = "deepseek_v3, falcon_mamba, gemma2, gpt2, jamba, llama, mamba, mamba2, mistral, olmo2, qwen2, qwen3"
+    _refused(source, CompatibilityError, families)
 
 
 def test_an_unknown_model_type_is_located_and_answered(source: Path) -> None:
     _set(source, model_type="qwen2_moe")
-    error = _refused(source, CompatibilityError, "qwen2_moe", "known: deepseek_v3, gemma2", "did you mean qwen2?")
+    error = _refused(source, CompatibilityError, "qwen2_moe", "known: deepseek_v3, falcon_mamba", "did you mean qwen2?")
     text = (source / "config.json").read_text(encoding="utf-8").splitlines()
     location = error.diagnostics[0].location
     assert location is not None

@@ -18,13 +18,30 @@ from eulerstack.compiler.importing import import_checkpoint
 from eulerstack.dsl.source import load_source
 from eulerstack.ir.normalizer import normalize_to_ir
 from eulerstack.plugins.manager import get_registry
-from eulerstack_mixers.importers import deepseek_v3, gemma2, gpt2, llama, mistral, olmo2, qwen2, qwen3
+from eulerstack_mixers.importers import (
+    deepseek_v3,
+    gemma2,
+    gpt2,
+    jamba,
+    llama,
+    mistral,
+    olmo2,
+    qwen2,
+    qwen3,
+    state_space,
+)
 from tests.importers.cases import CASES, ONE_A_FAMILY, Case
 
 MODULES = {"llama": llama, "mistral": mistral, "qwen2": qwen2, "qwen3": qwen3, "gemma2": gemma2, "gpt2": gpt2}
-MODULES |= {"olmo2": olmo2, "deepseek_v3": deepseek_v3}
+MODULES |= {"olmo2": olmo2, "jamba": jamba, "deepseek_v3": deepseek_v3}
+DEFAULTS = {model_type: module.DEFAULTS for model_type, module in MODULES.items()}
+DEFAULTS |= {
+    "mamba": state_space.MAMBA_DEFAULTS,
+    "falcon_mamba": state_space.FALCON_DEFAULTS,
+    "mamba2": state_space.MAMBA2_DEFAULTS,
+}
 # A default config of these classes has parts that the language has no words for.
-IMPORTABLE = {"deepseek_v3": {"first_k_dense_replace": 61}}
+IMPORTABLE = {"deepseek_v3": {"first_k_dense_replace": 61}, "jamba": {"num_experts": 1}}
 
 GOLDEN = """\
 # Imported from a HuggingFace checkpoint of model_type gemma2 (Gemma2ForCausalLM).
@@ -108,7 +125,7 @@ def test_the_spec_reads_as_a_person_would_have_written_it(tmp_path: Path) -> Non
 @pytest.mark.parametrize("case", ONE_A_FAMILY, ids=lambda case: case.model_type)
 def test_absent_keys_have_the_defaults_of_the_class(case: Case) -> None:
     class_defaults = getattr(transformers, f"{case.family}Config")().to_dict()
-    ours = MODULES[case.model_type].DEFAULTS
+    ours = DEFAULTS[case.model_type]
     assert ours == {key: class_defaults[key] for key in ours} or _differs_in_form_only(ours, class_defaults)
 
 

@@ -20,6 +20,10 @@ from tests.model.specs import changed, enliven, tiny_spec
 from tests.model.variants import ATTENTION, NORM, RESIDUAL, VARIANTS
 
 OFFLINE_LOAD = Path(__file__).with_name("offline_load.py")
+LOADED = [
+    *("plain", "mixed_windows", "alibi_window", "learned", "parallel_sandwich", "softcap"),
+    *("mamba1", "mamba2", "mamba_and_attention"),
+]
 PYTHON_OF_OLDEST = os.environ.get("EULERSTACK_OLDEST_PYTHON")
 
 
@@ -45,7 +49,7 @@ def lively_directory(spec: dict, directory: Path) -> torch.nn.Module:
     return model
 
 
-@pytest.mark.parametrize("name", ["plain", "mixed_windows", "alibi_window", "learned", "parallel_sandwich", "softcap"])
+@pytest.mark.parametrize("name", LOADED)
 def test_a_directory_loads_without_eulerstack_and_gives_the_same_numbers(name: str, tmp_path: Path) -> None:
     model = lively_directory(VARIANTS[name], tmp_path / "model")
     ids = torch.arange(24).reshape(2, 12) % model.config.vocab_size
@@ -59,7 +63,7 @@ def test_a_directory_loads_without_eulerstack_and_gives_the_same_numbers(name: s
 @pytest.mark.skipif(
     PYTHON_OF_OLDEST is None, reason="EULERSTACK_OLDEST_PYTHON names no interpreter; tox -e oldest does"
 )
-@pytest.mark.parametrize("name", ["plain", "mixed_windows", "alibi_window", "learned", "parallel_sandwich", "softcap"])
+@pytest.mark.parametrize("name", LOADED)
 def test_a_directory_generates_the_same_tokens_on_the_oldest_transformers(name: str, tmp_path: Path) -> None:
     model = lively_directory(VARIANTS[name], tmp_path / "model")
     ids = torch.arange(24).reshape(2, 12) % model.config.vocab_size

@@ -6,13 +6,28 @@ from eulerstack.plugins import Importer
 from eulerstack_mixers.importers.deepseek_v3 import DEEPSEEK_V3
 from eulerstack_mixers.importers.gemma2 import GEMMA2
 from eulerstack_mixers.importers.gpt2 import GPT2
+from eulerstack_mixers.importers.jamba import JAMBA
 from eulerstack_mixers.importers.llama import LLAMA
 from eulerstack_mixers.importers.mistral import MISTRAL
 from eulerstack_mixers.importers.olmo2 import OLMO2
 from eulerstack_mixers.importers.qwen2 import QWEN2
 from eulerstack_mixers.importers.qwen3 import QWEN3
+from eulerstack_mixers.importers.state_space import FALCON_MAMBA, MAMBA, MAMBA2
 
 
 def importers() -> list[Importer]:
     """One `Importer` a family, in alphabetical order."""
-    return [DEEPSEEK_V3, GEMMA2, GPT2, LLAMA, MISTRAL, OLMO2, QWEN2, QWEN3]
+    return [
+        DEEPSEEK_V3,
+        FALCON_MAMBA,
+        GEMMA2,
+        GPT2,
+        JAMBA,
+        LLAMA,
+        MAMBA,
+        MAMBA2,
+        MISTRAL,
+        OLMO2,
+        QWEN2,
+        QWEN3,
+    ]

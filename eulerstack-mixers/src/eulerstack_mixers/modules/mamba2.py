@@ -26,7 +26,9 @@ from eulerstack_mixers.modules.mamba_parts import (
 )
 
 # Tokens of a chunk. Products within a chunk grow with it, states between chunks shrink; found by measuring.
-CPU_CHUNK, GPU_CHUNK, KERNEL_CHUNK = 32, 64, 256
+CPU_CHUNK = 32
+GPU_CHUNK = 64
+KERNEL_CHUNK = 256
 
 
 @cache
