@@ -189,10 +189,12 @@ def falcon_to_config(ir: Any) -> dict[str, Any]:
 def mamba2_to_config(ir: Any) -> dict[str, Any]:
     """The config.json of the Mamba2 that `ir` describes, if it describes one."""
     mixer = ir.layers[0].mixer.params
-    head_dim = mixer.get("head_dim") or 64
+    width = int(mixer.get("expand", 2.0) * ir.model["d_model"])
+    # One head where no mamba2 is described: a proposal that fits, so that what is compared are the words.
+    head_dim = mixer.get("head_dim") or width
     return _config(
         ir,
-        num_heads=int(mixer.get("expand", 2.0) * ir.model["d_model"]) // head_dim,
+        num_heads=width // head_dim,
         head_dim=head_dim,
         n_groups=mixer.get("n_groups") or 1,
         chunk_size=mixer.get("chunk_size") or DEFAULT_CHUNK,
