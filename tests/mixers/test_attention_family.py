@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +15,6 @@ from tests.mixers.layers import run_layer, run_reference
 from tests.model.mixers.attention import DILATED, EAGER_ONLY, LATENT, VARIANTS, of
 from tests.model.specs import built, changed, tiny_spec, tokens
 from tests.model.test_export import PYTHON_OF_OLDEST, lively_directory, offline
-
-
-@pytest.fixture
-def own_graphs() -> Iterator[None]:
-    """No compiled graphs of other tests, whose number is limited, and none left for them."""
-    torch._dynamo.reset()
-    yield
-    torch._dynamo.reset()
-
 
 every_variant = pytest.mark.parametrize("name", VARIANTS)
 
@@ -105,7 +95,6 @@ def test_a_long_input_decodes_as_it_is_read(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["latent_full", "latent_sinks", "latent_window", "dilated", "sinks"])
-@pytest.mark.usefixtures("own_graphs")
 def test_the_whole_forward_compiles_into_one_graph(name: str) -> None:
     model = built(VARIANTS[name])
     ids = tokens()
@@ -115,7 +104,6 @@ def test_the_whole_forward_compiles_into_one_graph(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["latent_full", "dilated", "sinks"])
-@pytest.mark.usefixtures("own_graphs")
 def test_generate_compiles_its_step_over_a_static_cache(name: str) -> None:
     model = built(VARIANTS[name])
     ids = tokens(time=6)
