@@ -91,3 +91,13 @@ def test_blocks_and_words_of_third_parties_are_in_it() -> None:
     ]
     words = {rule["if"]["properties"]["type"]["const"]: rule["then"]["properties"] for rule in rules}
     assert words["vendor.acme.gla"]["vendor.acme.gla"]["properties"]["rank"]["default"] == 8
+
+
+def test_a_schema_in_another_language_leaves_the_users_choice_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    from eulerstack import i18n
+    from eulerstack.plugins.manager import get_registry
+
+    i18n.activate(None)
+    assemble(get_registry(), language="ja")
+    monkeypatch.setenv("EULERSTACK_LANG", "es")
+    assert i18n.language() == "es"

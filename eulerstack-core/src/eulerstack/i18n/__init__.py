@@ -6,7 +6,8 @@ The active language is the one given to `activate`, else EULERSTACK_LANG, else K
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from gettext import GNUTranslations, NullTranslations
 from pathlib import Path
@@ -26,6 +27,18 @@ def activate(language: str | None) -> None:
     if language is not None and language not in LANGUAGES:
         raise ValueError(f"unknown language {language!r}; known: {', '.join(LANGUAGES)}")
     _active = language
+
+
+@contextmanager
+def using(language: str) -> Iterator[None]:
+    """Makes `language` the active one for a block; afterwards the choice is what it was, none included."""
+    global _active
+    before = _active
+    activate(language)
+    try:
+        yield
+    finally:
+        _active = before
 
 
 def language() -> str:

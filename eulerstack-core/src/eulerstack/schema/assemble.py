@@ -199,12 +199,8 @@ def _translated(value: Any, language: str | None) -> Any:
         return _rendered(value, str)
     from eulerstack import i18n
 
-    before = i18n.language()
-    i18n.activate(language)
-    try:
+    with i18n.using(language):
         return _rendered(value, i18n.translator("eulerstack"))
-    finally:
-        i18n.activate(before)
 
 
 def _rendered(value: Any, translate: Callable[[str], str]) -> Any:
