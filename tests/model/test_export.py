@@ -259,14 +259,14 @@ class TestOutputs:
             es.compile_to_directory(es.normalize_to_ir(tiny_spec()), tmp_path / "file" / "model")
 
     def test_a_failure_half_way_leaves_nothing_behind(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        from eulerstack.compiler import compile as compiling
+        from eulerstack.compiler import writer
 
         def failing(ir, seed):
             yield from list(original(ir, seed))[:5]
             raise OSError(28, "No space left on device")
 
-        original = compiling.iter_initial
-        monkeypatch.setattr(compiling, "iter_initial", failing)
+        original = writer.iter_initial
+        monkeypatch.setattr(writer, "iter_initial", failing)
         with pytest.raises(CompileError, match="No space left"):
             es.compile_to_directory(es.normalize_to_ir(tiny_spec()), tmp_path / "model")
         assert list(tmp_path.iterdir()) == []

@@ -1,14 +1,11 @@
-"""`eulerstack compile`: a JSON runtime configuration, or a HuggingFace model directory."""
+"""`eulerstack compile`: a JSON runtime configuration, or a directory that the spec's target fills."""
 
 from __future__ import annotations
 
 import json
 import os
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -23,7 +20,8 @@ from eulerstack.cli.options import (
     spec_argument,
 )
 from eulerstack.cli.terminal import long_count, say, say_json, styled, working
-from eulerstack.errors import CompileError, Diagnostic, Message, msg
+from eulerstack.compiler.output import check_directory, check_file, refusal, replacing_file
+from eulerstack.errors import msg
 from eulerstack.i18n import gettext as _
 
 if TYPE_CHECKING:
@@ -38,14 +36,31 @@ def compile_spec(
     spec: Annotated[str | None, spec_argument()] = None,
     preset: Annotated[str | None, preset_option()] = None,
     output_dir: Annotated[
-        str | None, typer.Option("--output-dir", metavar="DIR", help=_("Write a HuggingFace model directory."))
+        str | None,
+        typer.Option(
+            "--output-dir",
+            metavar="DIR",
+            help=_(
+                "Write what the spec's compile_target makes, a HuggingFace model directory unless it says otherwise."
+            ),
+        ),
     ] = None,
     output: Annotated[
-        str | None, typer.Option("--output", "-o", metavar="FILE", help=_("Write the runtime configuration as JSON."))
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help=_("Write the runtime configuration, config.json of a HuggingFace model, to a file."),
+        ),
     ] = None,
     print_config: Annotated[
         bool,
-        typer.Option("--print-config", "--dry-run", help=_("Print the runtime configuration; write nothing.")),
+        typer.Option(
+            "--print-config",
+            "--dry-run",
+            help=_("Print the runtime configuration, config.json of a HuggingFace model; write nothing."),
+        ),
     ] = False,
     validate_only: Annotated[
         bool, typer.Option("--validate-only", help=_("Check that the spec compiles; build and write nothing."))
@@ -75,37 +90,55 @@ def compile_spec(
         )
     source, ir = read(reference)
     if validate_only:
+        _check_it_compiles(ir)
         say(_("Valid: {file}").format(file=styled(source.file, "name")))
         return
     if print_config:
-        from eulerstack.compiler.compile import compile_ir
-
-        say_json(compile_ir(ir))
+        say_json(_config(ir, "--print-config"))
         return
-    for path in (output, output_dir):
+    for path, check in ((output, check_file), (output_dir, check_directory)):
         if path is not None:
-            _refuse_to_replace(path, source, force)
+            _keep_the_spec(path, source)
+            check(path, force)
     if output is None:
         _write_directory(source, ir, str(output_dir), seed, force)
         return
     if output_dir is not None and Path(os.path.realpath(output)).is_relative_to(os.path.realpath(output_dir)):
         fix = msg("name a file outside {directory}", directory=output_dir)
-        raise _refusal(output, msg("it lies in the model directory, which is written as a whole"), fix)
-    with writing_text(Path(output), _config_text(ir)):
+        raise refusal(output, msg("it lies in the model directory, which is written as a whole"), fix)
+    text = json.dumps(_config(ir, "--output"), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    with replacing_file(output, text, force):
         if output_dir is not None:
             _write_directory(source, ir, output_dir, seed, force)
     say(_("Configuration saved: {file}").format(file=styled(output, "name")))
 
 
-def _config_text(ir: ModelIR) -> str:
+def _check_it_compiles(ir: ModelIR) -> None:
+    """Makes what a compile needs and torch does not: the target, the configuration, the model's source."""
     from eulerstack.compiler.compile import compile_ir
+    from eulerstack.compiler.targets import HUGGINGFACE, load_target, target_of
+    from eulerstack.compiler.writer import model_source
 
-    return json.dumps(compile_ir(ir), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    compile_ir(ir)
+    target = target_of(ir)
+    if target.name == HUGGINGFACE:
+        model_source(ir)
+    else:
+        load_target(target)
+
+
+def _config(ir: ModelIR, option: str) -> dict[str, Any]:
+    from eulerstack.compiler.compile import compile_ir
+    from eulerstack.compiler.targets import refuse_other_target
+
+    refuse_other_target(ir, option)
+    return compile_ir(ir)
 
 
 def _write_directory(source: Spec, ir: ModelIR, output_dir: str, seed: int | None, force: bool) -> None:
     from eulerstack.compiler.compile import compile_to_directory
     from eulerstack.compiler.cost import count_parameters
+    from eulerstack.compiler.targets import HUGGINGFACE
 
     with working(_("Building the model…")):
         compile_to_directory(
@@ -116,62 +149,20 @@ def _write_directory(source: Spec, ir: ModelIR, output_dir: str, seed: int | Non
             spec_text=source.text,
             spec_dir=Path(source.file).parent,
         )
-    say(_("HF model saved: {directory}").format(directory=styled(output_dir, "name")))
-    say("model_type: eulerstack")
+    target = ir.compatibility["compile_target"]
+    if target == HUGGINGFACE:
+        say(_("HF model saved: {directory}").format(directory=styled(output_dir, "name")))
+        say("model_type: eulerstack")
+    else:
+        say(_("{target} saved: {directory}").format(target=target, directory=styled(output_dir, "name")))
     say(_("params: {params}").format(params=long_count(count_parameters(ir))))
     say(_("layers: {layers}").format(layers=len(ir.layers)))
-    call = f"AutoModelForCausalLM.from_pretrained({output_dir!r}, trust_remote_code=True)"
-    say(_("load: {call}").format(call=call))
+    if target == HUGGINGFACE:
+        call = f"AutoModelForCausalLM.from_pretrained({output_dir!r}, trust_remote_code=True)"
+        say(_("load: {call}").format(call=call))
 
 
-def _refuse_to_replace(shown: str, source: Spec, force: bool) -> None:
-    """Raises a CompileError for a file or a directory with content, unless `force`; for the spec's own place always."""
-    path = Path(shown)
-    if source.file and Path(os.path.realpath(source.file)).is_relative_to(os.path.realpath(path)):
-        raise _refusal(shown, msg("the spec itself is there"), msg("choose another path"))
-    replace_it = msg("choose another path, or add --force to replace it")
-    if force:
-        return
-    if path.is_dir():
-        if any(path.iterdir()):
-            raise _refusal(shown, msg("the directory is not empty"), replace_it)
-    elif path.exists() or path.is_symlink():
-        raise _refusal(shown, msg("there is a file of this name already"), replace_it)
-
-
-@contextmanager
-def writing_text(path: Path, text: str) -> Iterator[None]:
-    """Writes a file beside its place, and moves it there when the block ends well.
-
-    Raises a CompileError that says what stands in the way.
-    """
-    shown, path = path, Path(os.path.realpath(path))
-    if path.exists() and not path.is_file():
-        raise _refusal(
-            str(shown), msg("it is not a regular file"), msg("name a file, such as {path}", path="config.json")
-        )
-    temporary = ""
-    try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=".part")
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-        # mkstemp makes files for their owner alone; a written file has the permissions that open() would give it.
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)
-        yield
-        os.replace(temporary, path)
-    except BaseException as error:
-        if temporary and os.path.exists(temporary):
-            os.unlink(temporary)
-        if isinstance(error, OSError):
-            raise _refusal(
-                str(shown),
-                msg("it can't be written: {error}", error=error.strerror or str(error)),
-                msg("check that the path exists, is writable and has room"),
-            ) from error
-        raise
-
-
-def _refusal(path: str, what: Message, fix: Message) -> CompileError:
-    return CompileError([Diagnostic(CompileError.category, what, fix, SEE, path)])
+def _keep_the_spec(shown: str, source: Spec) -> None:
+    """Raises a CompileError for an output that would replace the spec itself."""
+    if source.file and Path(os.path.realpath(source.file)).is_relative_to(os.path.realpath(shown)):
+        raise refusal(shown, msg("the spec itself is there"), msg("choose another path"))

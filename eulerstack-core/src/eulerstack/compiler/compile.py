@@ -11,8 +11,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from eulerstack.compiler.extensions import compiled_extensions
+from eulerstack.compiler.targets import write_target
 from eulerstack.hf.ecosystem import ecosystem_fields
-from eulerstack.ir.printer import to_data
+from eulerstack.ir.printer import print_ir, to_data
 from eulerstack.ir.types import LayerIR, ModelIR
 from eulerstack.plugins.asking import ask
 from eulerstack.plugins.manager import get_registry
@@ -32,7 +34,11 @@ AUTO_MAP = {
 
 
 def compile_ir(ir: ModelIR) -> dict[str, Any]:
-    """The content of `config.json`: the architecture and the names that the ecosystem reads."""
+    """The content of `config.json`: the architecture and the names that the ecosystem reads.
+
+    It describes the HuggingFace model, whatever the spec's `compile_target`. Errors: CompileError for a value that the
+    handler of its reserved namespace refuses.
+    """
     architecture = to_data(ir)
     _name_variants(architecture)
     caches = [_cache_of(layer) for layer in ir.layers]
@@ -49,7 +55,7 @@ def compile_ir(ir: ModelIR) -> dict[str, Any]:
         "sliding_window": sliding_window,
         "tensor_parallel_plan": tensor_parallel_plan(ir),
         "use_cache": True,
-        "v1_extensions": architecture["extensions"],
+        "v1_extensions": compiled_extensions(ir),
         "architecture": architecture,
     }
 
@@ -129,7 +135,8 @@ def _name_variants(architecture: dict[str, Any]) -> None:
 def compile_to_hf_model(ir: ModelIR, seed: int | None = None) -> EulerStackForCausalLM:
     """The model in memory, in its declared dtype, on the CPU.
 
-    The same numbers as `compile_to_directory` writes for the same seed; `seed` None takes the spec's.
+    The same numbers as the target `huggingface` writes for the same seed, whatever the spec's `compile_target`; `seed`
+    None takes the spec's.
     """
     model = build_on_meta(ir)
     for name, module in list(model.named_modules()):
@@ -146,17 +153,16 @@ def compile_to_directory(
     spec_text: str | None = None,
     spec_dir: Path | None = None,
 ) -> Path:
-    """Writes a model directory that loads where eulerstack is not installed, and returns its path.
+    """Writes what the spec's `compile_target` makes of `ir`, and returns the directory.
 
-    `spec_text` is kept as `spec.yml` (default: the IR printed); names of tokenizer files are looked up from `spec_dir`.
-    Errors: CompileError when the output can't be written, or exists and is not empty and `force` is false.
+    The target `huggingface` makes a model directory that loads where eulerstack is not installed. `spec_text` is the
+    source, kept as `spec.yml` there (default: the IR printed); names of tokenizer files are looked up from `spec_dir`.
+    Errors: CompileError when the output can't be written, exists and is not empty and `force` is false, or when the
+    target fails.
     """
-    from eulerstack.compiler.writer import write_directory
-
+    text = print_ir(ir) if spec_text is None else spec_text
     chosen = resolve_seed(ir, seed)
-    return write_directory(
-        ir, Path(output_dir), iter_initial(ir, chosen), seed=chosen, force=force, spec_text=spec_text, spec_dir=spec_dir
-    )
+    return write_target(ir, Path(output_dir), seed=chosen, spec_text=text, spec_dir=spec_dir, force=force)
 
 
 def resolve_seed(ir: ModelIR, seed: int | None) -> int:

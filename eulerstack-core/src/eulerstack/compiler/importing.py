@@ -101,8 +101,8 @@ def export_checkpoint(
     `family` is a model_type; None takes the first that can say all of the architecture, the model's family_hint before
     others. Errors: CompatibilityError when there is none, naming what it has no words for.
     """
+    from eulerstack.compiler.output import replacing_directory
     from eulerstack.compiler.weights import write_weights
-    from eulerstack.compiler.writer import replacing_directory
     from eulerstack.ir.printer import from_data
 
     directory, output = Path(directory), Path(output)

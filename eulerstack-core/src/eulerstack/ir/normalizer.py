@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from eulerstack.dsl.paths import claimed_key, is_reserved
 from eulerstack.dsl.source import Spec, as_spec
 from eulerstack.errors import Diagnostic, Message, NormalizationError, msg
 from eulerstack.ir.lookup import primitive_of
@@ -75,6 +76,7 @@ class _Normalizer:
         self.registry = registry
         self.locate = spec.locate
         given, self.reserved = take_out({key: value for key, value in spec.items() if key != "let"})
+        self._complete_reserved()
         self.names = list(given["layer_templates"])
         self.variants, self.entries = self._variants(given)
         optional: Data = {
@@ -88,6 +90,20 @@ class _Normalizer:
         self.spec: Data = complete(
             assemble(registry), {**optional, **given, "layer_templates": templates, "layer_schedule": self.entries}
         )
+
+    def _complete_reserved(self) -> None:
+        """Fills in the defaults of the words that plugins add to sections, and those inside of claimed values."""
+        for fragment in self.registry.schema_fragments():
+            for word, schema in fragment.properties.items():
+                path = f"{fragment.place}.{word}" if fragment.place else word
+                if path in self.reserved:
+                    self.reserved[path] = complete(schema, self.reserved[path])
+                elif "default" in schema:
+                    self.reserved[path] = complete(schema, schema["default"])
+        schemas = {namespace.key: namespace.schema for namespace in self.registry.namespaces()}
+        for path, value in self.reserved.items():
+            if (key := claimed_key(path, schemas)) is not None:
+                self.reserved[path] = complete(schemas[key], value)
 
     def _error(self, path: str, what: Message, fix: Message) -> NormalizationError:
         return NormalizationError(
@@ -132,21 +148,26 @@ class _Normalizer:
             key: self._layer(variant.template, self.spec["layer_templates"][key], context)
             for key, variant in self.variants.items()
         }
-        layers, extensions = self._expand(templates)
+        layers, extensions, written = self._expand(templates)
         last = layers[-1].norm
         return ModelIR(
             schema_version=self.spec["schema_version"],
             model=FrozenMapping(model),
-            tokenizer_contract=FrozenMapping(self.spec["tokenizer_contract"]),
+            tokenizer_contract=self._section("tokenizer_contract"),
             embedding=FrozenMapping(embedding),
             layers=layers,
             final_norm=None if last.position == "post" else PrimitiveIR(last.type, last.params, last.location),
             head=head,
-            training_hints=FrozenMapping(self.spec["training_hints"]),
-            compatibility=FrozenMapping(self.spec["compatibility"]),
+            training_hints=self._section("training_hints"),
+            compatibility=self._section("compatibility"),
             extensions=FrozenMapping(extensions),
             location=self.locate(""),
+            locations=FrozenMapping({path: self.locate(source) for path, source in written.items()}),
         )
+
+    def _section(self, name: str) -> FrozenMapping:
+        """A section's own words; those that plugins add to it stand among the extensions."""
+        return FrozenMapping({word: value for word, value in self.spec[name].items() if not is_reserved(word)})
 
     def _model(self) -> Data:
         model = dict(self.spec["model"])
@@ -202,26 +223,29 @@ class _Normalizer:
             location=self.locate(path),
         )
 
-    def _expand(self, templates: Mapping[str, LayerIR]) -> tuple[tuple[LayerIR, ...], Data]:
-        """The layers of the schedule, and the reserved keys of what the model uses, entries named by their layers."""
+    def _expand(self, templates: Mapping[str, LayerIR]) -> tuple[tuple[LayerIR, ...], Data, dict[str, str]]:
+        """The layers of the schedule, and the reserved keys of what the model uses, entries named by their layers.
+
+        The third part says for every key the path at which the spec has it.
+        """
         layers: list[LayerIR] = []
-        extensions: Data = {}
+        written: dict[str, str] = {}
         for index, entry in enumerate(self.spec["layer_schedule"]):
             first = len(layers)
             layers += [templates[entry["template"]]] * entry["repeat"]
             prefix = f"layer_schedule[{index}]."
-            extensions.update(
-                (layers_path(first, len(layers) - 1, path.removeprefix(prefix)), value)
-                for path, value in self.reserved.items()
+            written.update(
+                (layers_path(first, len(layers) - 1, path.removeprefix(prefix)), path)
+                for path in self.reserved
                 if path.startswith(prefix)
             )
         unused = set(self.names) - {variant.template for variant in self.variants.values()}
-        extensions.update(
-            (path, value)
-            for path, value in self.reserved.items()
+        written.update(
+            (path, path)
+            for path in self.reserved
             if not path.startswith("layer_schedule[") and self._template_of(path) not in unused
         )
-        return tuple(layers), extensions
+        return tuple(layers), {path: self.reserved[source] for path, source in written.items()}, written
 
     def _template_of(self, path: str) -> str | None:
         """The template that a path leads into. Names may hold dots, so the longest that fits is the one."""

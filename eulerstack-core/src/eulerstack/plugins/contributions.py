@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,6 +42,8 @@ TYPE_OF_HOOK: dict[str, type] = {
     "eulerstack_targets": Target,
     "eulerstack_importers": Importer,
 }
+# The sections that a plugin may add words to; "" is the top level.
+FRAGMENT_PLACES = ("", "model", "tokenizer_contract", "embedding", "head", "training_hints", "compatibility")
 # Tables of weights are large and one command needs them, so they are asked for only then.
 ON_DEMAND = ("eulerstack_importers",)
 VENDOR_NAME = re.compile(r"vendor\.[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)+")
@@ -139,7 +141,36 @@ def _checked(hook: str, result: Any) -> list[Any]:
             )  # fmt: skip
         if isinstance(item, Primitive):
             _check_primitive(hook, item)
+        elif isinstance(item, SchemaFragment):
+            _check_fragment(item)
+        _check_function(item)
     return items
+
+
+def _check_fragment(fragment: SchemaFragment) -> None:
+    """A fragment names a section that is there, and words with schemas that are mappings."""
+    if fragment.place not in FRAGMENT_PLACES:
+        raise PluginFault(
+            msg("it adds words to {place}, which is none of: {places}", place=repr(fragment.place),
+                places=", ".join(repr(place) for place in FRAGMENT_PLACES))
+        )  # fmt: skip
+    for word, schema in fragment.properties.items():
+        if not isinstance(schema, Mapping):
+            raise PluginFault(msg("the schema of {name} is not a mapping", name=word))
+
+
+def _check_function(item: Any) -> None:
+    """A target's function and a namespace's hook are named as text."""
+    if isinstance(item, Target):
+        name, path = item.name, item.function
+    elif isinstance(item, Namespace) and item.compile is not None:
+        name, path = item.key, item.compile
+    else:
+        return
+    if not isinstance(path, str) or not CLASS_PATH.fullmatch(path):
+        raise PluginFault(
+            msg("the function of {name} is {got}, not of the form package.module:function", name=name, got=repr(path))
+        )
 
 
 def _check_primitive(hook: str, primitive: Primitive) -> None:
@@ -182,6 +213,10 @@ def check_third_party(contribution: Contribution) -> None:
             raise PluginFault(
                 msg("the schema of {name} is not JSON Schema: {error}", name=name, error=error.message)
             ) from error
+    for fragment in contribution.items.get("eulerstack_schema_fragments", ()):
+        for word, schema in fragment.properties.items():
+            if "default" in schema and not Draft202012Validator(schema).is_valid(schema["default"]):
+                raise PluginFault(msg("the default of {name} is not what its own schema allows", name=word))
 
 
 def _schemas(contribution: Contribution) -> Iterator[tuple[str, Any]]:

@@ -190,6 +190,6 @@ def eulerstack_targets() -> tuple[Target, ...]:
         Target(
             "huggingface",
             "a HuggingFace model directory with its own modeling code",
-            "eulerstack.compiler.compile:compile_to_directory",
+            "eulerstack.compiler.writer:write_huggingface",
         ),
     )

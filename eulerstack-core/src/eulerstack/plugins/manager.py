@@ -138,6 +138,21 @@ class Registry:
         record = self._primitives[primitive.kind, primitive.name][1]
         return record.package, record.version
 
+    def provider(self, item: object) -> tuple[str, str]:
+        """(package, version) of the distribution that provides a declaration of any hook."""
+        record = self._record_of(item)
+        return record.package, record.version
+
+    def is_own(self, item: object) -> bool:
+        """Whether a declaration is this project's, so that what goes wrong in it is a defect of ours."""
+        return self._record_of(item).own
+
+    def _record_of(self, item: object) -> PluginRecord:
+        for record, _, contribution in self._loaded:
+            if any(each is item for items in contribution.items.values() for each in items):
+                return record
+        raise LookupError(f"no plugin provides {item!r:.80}")
+
     def rules(self) -> list[Rule]:
         """Realism rules, the core's first."""
         return self._items("eulerstack_rules")

@@ -177,7 +177,15 @@ class Primitive:
 
 @dataclass(frozen=True)
 class SchemaFragment:
-    """Properties that a plugin adds to a place of the spec: "" (top level), "model", "training_hints", …"""
+    """Words that a plugin adds to a section of the spec.
+
+    place       "" (the top level), "model", "tokenizer_contract", "embedding", "head", "training_hints" or
+                "compatibility"
+    properties  JSON Schema of each word, by its name in a reserved namespace ("vendor.acme.budget")
+
+    In the IR the words stand in `extensions` under their dotted paths ("model.vendor.acme.budget"), defaults filled in,
+    and so they do in config.json's `v1_extensions`.
+    """
 
     place: str
     properties: Mapping[str, Any]
@@ -185,11 +193,20 @@ class SchemaFragment:
 
 @dataclass(frozen=True)
 class Namespace:
-    """A handler of a reserved-namespace key ("vendor.acme.telemetry"): a schema for its value."""
+    """A handler of a reserved-namespace key ("vendor.acme.telemetry"), wherever in a spec it stands.
+
+    key      the whole key
+    schema   JSON Schema of its value; defaults inside it are filled in
+    compile  "package.module:function", called as function(value, path, ir) whenever the spec is compiled; it must be
+             pure and import no torch. What it returns, JSON, stands under `path` in config.json's `v1_extensions`; None
+             leaves the value there as it is. It refuses by raising a CompileError, whose path and place the core fills
+             in. None: nothing is called.
+    """
 
     key: str
     schema: Mapping[str, Any]
     summary: str
+    compile: str | None = None
 
 
 @dataclass(frozen=True)
@@ -218,7 +235,22 @@ class Catalog:
 
 @dataclass(frozen=True)
 class Target:
-    """A back end of `compile`: "package.module:function" taking (ir, output directory, seed)."""
+    """A back end of `compile`, named by a spec's `compatibility.compile_target`.
+
+    function  "package.module:function", imported when it is needed and called as
+              function(ir, folder, *, seed, spec_text, spec_dir), which fills `folder` and returns nothing.
+
+    ir         the ModelIR, complete and valid
+    folder     an empty directory beside the output; the core renames it to the output when the function returns, and
+               deletes it when the function raises, so the function needs to know neither the output's name nor --force
+    seed       of everything random: the command's, or else the spec's
+    spec_text  the source of the spec, or its canonical text where there is none
+    spec_dir   the directory that relative names in the spec start from; None for a spec without a file
+
+    Files made by `open` have the permissions of the user's umask, which the core gives to the folder. A function that
+    can't write what the spec says raises a CompileError; anything else that it raises, but for OSError, is reported as
+    a fault of its package, and so is a folder left empty.
+    """
 
     name: str
     summary: str

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from eulerstack.dsl.paths import is_reserved
-from eulerstack.errors import Finding, msg
-
-_reserved_in_path = re.compile(r"(?:^|\.)((?:experimental|future|vendor\.[A-Za-z0-9_-]+)\.[A-Za-z0-9_.-]+)$")
+from eulerstack.dsl.paths import claimed_key, is_reserved
+from eulerstack.errors import Finding, Message, msg
+from eulerstack.plugins.primitive import Rule
 
 
 def findings(ir: Any, registry: Any = None, spec: Mapping[str, Any] | None = None) -> list[Finding]:
@@ -21,15 +19,7 @@ def findings(ir: Any, registry: Any = None, spec: Mapping[str, Any] | None = Non
         registry = get_registry()
     found: list[Finding] = []
     for rule in registry.rules():
-        try:
-            answers = list(rule.check(ir))
-            if not all(isinstance(each, Finding) for each in answers):
-                raise TypeError("it found something that is no Finding")
-            found += answers
-        # Rules belong to plugins; one that fails must not keep the others' findings from the user.
-        except Exception as error:
-            what = msg("the rule failed: {error}", error=f"{type(error).__name__}: {error}"[:200])
-            found.append(Finding(rule.name, what))
+        found += _answers(rule, ir, registry)
     found += _reserved(ir, registry)
     if spec is not None:
         found += _tied_weights(spec)
@@ -38,14 +28,41 @@ def findings(ir: Any, registry: Any = None, spec: Mapping[str, Any] | None = Non
     return [each if each.location or not each.path else replace(each, location=locate(each.path)) for each in found]
 
 
+def _answers(rule: Rule, ir: Any, registry: Any) -> list[Finding]:
+    """What a rule finds; where it fails, a finding that says so and whose it is.
+
+    Rules belong to plugins; one that fails must not keep the others' findings from the user.
+    """
+    try:
+        answers = list(rule.check(ir))
+        for each in answers:
+            if not (isinstance(each, Finding) and isinstance(each.what, Message) and isinstance(each.path, str)):
+                raise TypeError(f"{each!r:.80} is no Finding")
+    except Exception as error:
+        package, version = registry.provider(rule)
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        return [
+            Finding(
+                rule.name,
+                msg("the rule from {package} {version} failed: {error}", package=package, version=version,
+                    error=reason),
+            )
+        ]  # fmt: skip
+    return answers
+
+
 def _reserved(ir: Any, registry: Any) -> Iterator[Finding]:
-    """Keys of reserved namespaces that no plugin claims."""
-    claimed = {namespace.key for namespace in registry.namespaces()}
-    claimed |= {name for fragment in registry.schema_fragments() for name in fragment.properties}
+    """Keys of reserved namespaces that no plugin reads where they stand."""
+    handled = [namespace.key for namespace in registry.namespaces()]
+    words = {
+        f"{fragment.place}.{word}" if fragment.place else word
+        for fragment in registry.schema_fragments()
+        for word in fragment.properties
+    }
     for path in ir.extensions:
-        key = _reserved_in_path.search(path)
-        if key is None or key.group(1) not in claimed:
-            yield Finding("reserved_namespace", msg("no installed plugin reads this key"), path)
+        if path not in words and claimed_key(path, handled) is None:
+            what = msg("no installed plugin reads this key")
+            yield Finding("reserved_namespace", what, path, ir.locations.get(path))
 
 
 def _tied_weights(spec: Mapping[str, Any]) -> Iterator[Finding]:

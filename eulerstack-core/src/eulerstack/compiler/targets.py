@@ -1,0 +1,113 @@
+"""The back end that a spec names in `compatibility.compile_target`, and how it is called.
+
+The core makes an empty directory beside the output, has the target fill it, and renames it at the end; so a target
+can't leave half an artifact behind, whatever happens to it. The core's own HuggingFace target is called in the same
+way. Torch-free, but for what a target imports.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from eulerstack.compiler.extensions import compiled_extensions
+from eulerstack.compiler.output import refusal, replacing_directory
+from eulerstack.errors import CompileError, Diagnostic, EulerStackError, Message, msg
+from eulerstack.ir.types import ModelIR
+from eulerstack.plugins.manager import get_registry
+from eulerstack.plugins.primitive import Target
+
+HUGGINGFACE = "huggingface"
+SEE = "writing-a-plugin.md#a-target"
+
+
+def target_of(ir: ModelIR) -> Target:
+    """The target that `ir` is compiled for. Errors: CompileError when no installed plugin provides it."""
+    name = ir.compatibility["compile_target"]
+    for target in get_registry().targets():
+        if target.name == name:
+            return target
+    raise CompileError(
+        [
+            Diagnostic(
+                CompileError.category,
+                msg("no installed plugin provides the {kind} {name}", kind="compile_target", name=name),
+                msg("install the package that provides {name}; eulerstack plugins list shows what is there", name=name),
+                "reference/errors.md#missing-primitive",
+                "compatibility.compile_target",
+            )
+        ]
+    )
+
+
+def write_target(
+    ir: ModelIR, output_dir: Path, *, seed: int, spec_text: str, spec_dir: Path | None, force: bool
+) -> Path:
+    """Has the spec's target fill a new directory, which then takes the place of `output_dir`; returns that.
+
+    Errors: CompileError when the output may not or can't be written, when the target refuses, fails, or writes nothing.
+    """
+    target = target_of(ir)
+    with replacing_directory(output_dir, force) as folder:
+        compiled_extensions(ir)
+        function = load_target(target)
+        try:
+            function(ir, folder, seed=seed, spec_text=spec_text, spec_dir=spec_dir)
+        except (EulerStackError, OSError):
+            raise
+        # The code is a plugin's and may raise anything; the user needs the plugin's name.
+        except Exception as error:
+            if get_registry().is_own(target):
+                raise
+            raise _fault(target, _reason(error)) from error
+        if not folder.is_dir() or not any(folder.iterdir()):
+            raise _fault(target, msg("it wrote nothing"))
+    return output_dir
+
+
+def load_target(target: Target) -> Callable[..., Any]:
+    """The function that a target names. Errors: CompileError that names the package when there is none."""
+    module, _, name = target.function.partition(":")
+    try:
+        function = getattr(import_module(module), name)
+    # Importing a plugin's code may raise anything.
+    except Exception as error:
+        if get_registry().is_own(target):
+            raise
+        raise _fault(target, _reason(error)) from error
+    if not callable(function):
+        raise _fault(target, msg("{name} is not a function", name=target.function))
+    return function
+
+
+def refuse_other_target(ir: ModelIR, option: str) -> None:
+    """Raises a CompileError where `option` shows what only the HuggingFace target makes, and the spec has another."""
+    name = target_of(ir).name
+    if name != HUGGINGFACE:
+        raise refusal(
+            option,
+            msg("the runtime configuration is part of the target huggingface, but compile_target is {name}", name=name),
+            msg("Use --output-dir, or type compile_target: huggingface"),
+        )
+
+
+def _reason(error: Exception) -> Message:
+    return Message("{error}", (("error", " ".join(f"{type(error).__name__}: {error}".split())[:200]),))
+
+
+def _fault(target: Target, reason: Message) -> CompileError:
+    package, version = get_registry().provider(target)
+    return CompileError(
+        [
+            Diagnostic(
+                CompileError.category,
+                msg("the target {name} from {package} {version} failed: {error}", name=target.name, package=package,
+                    version=version, error=reason),
+                msg("Install another version of {package}, or use another compile_target", package=package),
+                SEE,
+                "compatibility.compile_target",
+            )
+        ]
+    )  # fmt: skip
