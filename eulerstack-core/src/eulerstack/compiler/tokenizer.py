@@ -7,14 +7,18 @@ HuggingFace cache; nothing is downloaded.
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from eulerstack.errors import msg
+from eulerstack.errors import CompileError, Diagnostic, msg
 from eulerstack.ir.types import ModelIR
 from eulerstack.plugins.manager import get_registry
 
 logger = logging.getLogger(__name__)
+
+
+SPECIAL_TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
 def find_tokenizer(name: str, spec_dir: Path | None) -> Path | None:
@@ -27,7 +31,8 @@ def find_tokenizer(name: str, spec_dir: Path | None) -> Path | None:
 def copy_tokenizer(ir: ModelIR, folder: Path, spec_dir: Path | None) -> dict[str, Any]:
     """Saves the tokenizer into `folder` as the contract asks; returns the config's special token ids.
 
-    A tokenizer that can't be found is not an error: one line says so, and the directory has none.
+    A tokenizer that can't be found is not an error: one line says so, and the directory has none. Errors: CompileError
+    when the token that fills up, begins or ends texts lies beyond vocab_size.
     """
     contract = ir.tokenizer_contract
     name = contract["pretrained"]
@@ -68,5 +73,32 @@ def copy_tokenizer(ir: ModelIR, folder: Path, spec_dir: Path | None) -> dict[str
                 )
             )
         )
-    ids = {key: getattr(tokenizer, key) for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    ids = {key: getattr(tokenizer, key) for key in SPECIAL_TOKENS}
+    _check_in_use(ir, tokenizer, ids)
     return {key: value for key, value in ids.items() if value is not None and value < ir.model["vocab_size"]}
+
+
+def _check_in_use(ir: ModelIR, tokenizer: Any, ids: Mapping[str, int | None]) -> None:
+    """Raises a CompileError for a token that every batch would hold, but that has no row in the embedding table."""
+    contract, rows = ir.tokenizer_contract, ir.model["vocab_size"]
+    in_use = {
+        "pad_token_id": "tokenizer_contract.pad_token",
+        **({"bos_token_id": "tokenizer_contract.add_bos"} if contract["add_bos"] else {}),
+        **({"eos_token_id": "tokenizer_contract.add_eos"} if contract["add_eos"] else {}),
+    }
+    outside = [
+        Diagnostic(
+            CompileError.category,
+            msg("token {token} of {name} has the id {id}, but the embedding has {rows} rows",
+                token=tokenizer.convert_ids_to_tokens(token), name=contract["pretrained"], id=token, rows=rows),
+            msg("Type vocab_size: {tokens}, or name another pad_token", tokens=len(tokenizer))
+            if key == "pad_token_id"
+            else msg("Type vocab_size: {tokens}", tokens=len(tokenizer)),
+            "reference/errors.md#special-token",
+            path,
+        )
+        for key, path in in_use.items()
+        if (token := ids[key]) is not None and token >= rows
+    ]  # fmt: skip
+    if outside:
+        raise CompileError(outside)
