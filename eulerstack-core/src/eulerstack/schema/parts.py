@@ -6,11 +6,11 @@ the plugin.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from eulerstack.errors import Collector, msg
+from eulerstack.errors import Collector, Message, msg
 from eulerstack.plugins.primitive import Dims, Primitive, Problem
 from eulerstack.schema import sections
 from eulerstack.schema.defaults import complete, complete_words
@@ -74,20 +74,20 @@ class Parts:
 
     def checks(self, part: Part) -> list[Problem]:
         """What the primitive itself objects to."""
-        return (
-            self.guarded(part.primitive, part.path, lambda: list(part.primitive.checks(self.dims, part.params))) or []
-        )
+        checks = part.primitive.checks
+        return self.guarded(part.primitive, part.path, lambda: _problems(checks(self.dims, part.params))) or []
 
     def params_count(self, part: Part) -> int:
         """The primitive's parameters in one layer."""
-        cost = self.guarded(part.primitive, part.path, lambda: part.primitive.cost(self.dims, part.params, 2))
-        return cost.params if cost else 0
+        cost = part.primitive.cost
+        return self.guarded(part.primitive, part.path, lambda: int(cost(self.dims, part.params, 2).params)) or 0
 
     def norm_count(self, residual: Part, position: str, has_ffn: bool) -> int:
         """The norms that a layer of this residual holds."""
         slots = residual.primitive.norm_slots
-        found = self.guarded(residual.primitive, residual.path, lambda: slots(position, has_ffn)) if slots else ("", "")
-        return len(found or ())
+        if slots is None:
+            return 2
+        return self.guarded(residual.primitive, residual.path, lambda: len(slots(position, has_ffn))) or 0
 
     def guarded(self, primitive: Primitive, path: str, call: Callable[[], Result]) -> Result | None:
         """What `call` returns; None when the plugin's code raises, which is then recorded once per primitive."""
@@ -111,6 +111,16 @@ class Parts:
                     "reference/errors.md#plugin-fault",
                 )
             return None
+
+
+def _problems(answers: Iterable[Any]) -> list[Problem]:
+    """What a primitive's checks answered; TypeError for what is no Problem, which would fail far from its plugin."""
+    problems = list(answers)
+    for each in problems:
+        whole = isinstance(each, Problem) and isinstance(each.path, str) and isinstance(each.see, str)
+        if not (whole and isinstance(each.what, Message) and isinstance(each.fix, Message)):
+            raise TypeError(f"{each!r:.80} is no Problem")
+    return problems
 
 
 def complete_model(given: Mapping[str, Any]) -> dict[str, Any]:
