@@ -40,7 +40,7 @@ def compile_ir(ir: ModelIR) -> dict[str, Any]:
     handler of its reserved namespace refuses.
     """
     architecture = to_data(ir)
-    _name_variants(architecture)
+    _write_declared(architecture)
     caches = [_cache_of(layer) for layer in ir.layers]
     windows = [cache.window for cache in caches if cache.window is not None]
     # transformers knows one window a model; the most frequent one gets its name.
@@ -121,8 +121,14 @@ def used_classes(ir: ModelIR) -> dict[tuple[str, str, str], str]:
     return classes
 
 
-def _name_variants(architecture: dict[str, Any]) -> None:
-    """Writes `class` into every node whose class depends on its parameters, for exports, which have no declarations."""
+def _write_declared(architecture: dict[str, Any]) -> None:
+    """Writes into nodes what exports, which have no declarations, must know of them.
+
+    That is `class` where the class depends on the parameters, and `lm_head: false` for a head that does without it.
+    """
+    head = architecture["head"]
+    if not get_registry().get("head", head["type"]).lm_head(head["params"]):
+        head["lm_head"] = False
     nodes = [(kind, block[kind]) for block in architecture["blocks"] for kind in ("mixer", "ffn", "norm", "residual")]
     nodes.append(("head", architecture["head"]))
     if architecture["final_norm"] is not None:

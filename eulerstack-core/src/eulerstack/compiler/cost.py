@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from eulerstack.ir.dims import dims_of
@@ -55,7 +55,7 @@ class ModelCost:
     positions   the position primitive's price (a learned table has max_seq_len · d_model parameters)
     layers      one LayerCost a layer, in order
     final_norm  parameters of the norm before the head
-    head        the head's price; its parameters are 0 when it uses the embedding's table
+    head        the head's price, that of `lm_head` included; 0 parameters when it has none beside the embedding's table
     """
 
     embedding: int
@@ -150,7 +150,7 @@ def model_cost(ir: ModelIR, registry: Registry | None = None, element_bytes: int
         positions=ask(registry, position, Cost, position.cost, dims, ir.embedding, size),
         layers=tuple(known[id(layer)] for layer in ir.layers),
         final_norm=0 if ir.final_norm is None else pricer.price("norm", ir.final_norm).params,
-        head=pricer.price("head", ir.head),
+        head=pricer.head(ir),
     )
 
 
@@ -171,6 +171,14 @@ class _Pricer:
         """The price of one primitive."""
         primitive = primitive_of(self.registry, kind, node.type)
         return ask(self.registry, primitive, Cost, primitive.cost, self.dims, node.params, self.element_bytes)
+
+    def head(self, ir: ModelIR) -> Cost:
+        """The price of the head and of `lm_head`, where the head projects with it and it is not the embedding's."""
+        cost = self.price("head", ir.head)
+        head = primitive_of(self.registry, "head", ir.head.type)
+        uses = ask(self.registry, head, bool, head.lm_head, ir.head.params)
+        matrix = self.dims.vocab_size * self.dims.d_model if uses and not ir.embedding["tie_word_embeddings"] else 0
+        return replace(cost, params=cost.params + matrix, active_params=cost.active + matrix)
 
     def layer(self, layer: LayerIR) -> LayerCost:
         """The price of one layer."""

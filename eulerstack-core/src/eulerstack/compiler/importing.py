@@ -162,7 +162,8 @@ def _as_saved(config: Mapping[str, Any]) -> dict[str, Any]:
     data["model"]["vocab_size"] = config.get("vocab_size", data["model"]["vocab_size"])
     tied = config.get("tie_word_embeddings", data["embedding"]["tie_word_embeddings"])
     data["embedding"]["tie_word_embeddings"] = tied
-    data["head"]["params"]["tie_weights"] = tied
+    if "tie_weights" in data["head"]["params"]:
+        data["head"]["params"]["tie_weights"] = tied
     return dict(data)
 
 

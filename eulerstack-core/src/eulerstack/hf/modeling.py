@@ -246,10 +246,41 @@ class EulerStackForCausalLM(EulerStackPreTrainedModel, GenerationMixin):
         super().__init__(config)
         self.model = EulerStackModel(config)
         self.vocab_size = config.vocab_size
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         head = config.architecture["head"]
+        # A head may bring what it projects with; the model then has no matrix of the usual name, and nothing to tie.
+        self.lm_head = None
+        if head.get("lm_head", True):
+            self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        else:
+            self._tied_weights_keys = {}
+            self._tp_plan = {}
+            self._pp_plan = {"head": (["hidden_states"], ["logits"])}
+            self._fsdp_plan = {"head": "keep_full_weight"}
         self.head = primitive_class("head", head)(config, head["params"])
         self.post_init()
+
+    def project(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Logits of `lm_head`. The head gets this function and not the module, which offloading would try to move."""
+        return self.lm_head(hidden_states)
+
+    def get_output_embeddings(self) -> Any:
+        """The matrix of one row a token: `lm_head`, or the one that a head of its own names; None if it names none."""
+        if self.lm_head is None and hasattr(self.head, "get_output_embeddings"):
+            return self.head.get_output_embeddings()
+        return self.lm_head
+
+    def set_output_embeddings(self, new_embeddings: nn.Linear) -> None:
+        """Replaces that matrix."""
+        if self.lm_head is None:
+            self.head.set_output_embeddings(new_embeddings)
+        else:
+            self.lm_head = new_embeddings
+
+    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Embedding:
+        """As in transformers; a ValueError when the head does not say which of its matrices has a row a token."""
+        if self.get_output_embeddings() is None:
+            raise ValueError(f"{type(self.head).__name__} has no get_output_embeddings, so it can't be resized")
+        return super().resize_token_embeddings(*args, **kwargs)
 
     def _get_static_cache_init_shape(self) -> Any:
         # Latents have another width than heads, so such a cache is shaped by its first tokens.
@@ -300,10 +331,15 @@ class EulerStackForCausalLM(EulerStackPreTrainedModel, GenerationMixin):
         )
         hidden_states = outputs.last_hidden_state
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        logits = self.head(self.lm_head(hidden_states[:, kept, :]))
+        logits = self.head(hidden_states[:, kept, :], None if self.lm_head is None else self.project)
         loss = None
         if labels is not None:
-            loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
+            # A head without a loss of its own has transformers' next-token loss.
+            head_loss = getattr(self.head, "loss", None)
+            if head_loss is None:
+                loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
+            else:
+                loss = head_loss(logits, labels, self.loss_function, hidden_states=hidden_states, **kwargs)
         return CausalLMOutputWithPast(
             loss=loss,
             logits=logits,

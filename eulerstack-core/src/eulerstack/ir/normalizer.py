@@ -142,8 +142,7 @@ class _Normalizer:
         embedding = self._embedding(model)
         context = {"model": model, "embedding": embedding}
         head = self._primitive("head", self.spec["head"], context, "head")
-        tied = head.params.get("tie_weights", embedding["tie_word_embeddings"])
-        embedding["tie_word_embeddings"] = True if tied is None else tied
+        embedding["tie_word_embeddings"] = self._tied(head, embedding)
         templates = {
             key: self._layer(variant.template, self.spec["layer_templates"][key], context)
             for key, variant in self.variants.items()
@@ -194,6 +193,13 @@ class _Normalizer:
         words = complete_words(position.inline, given)
         shared = {word: given[word] for word in ("type", "positional", "tie_word_embeddings", "scale")}
         return {**shared, **position.resolve(words, {"model": model, "embedding": {**shared, **words}})}
+
+    def _tied(self, head: PrimitiveIR, embedding: Data) -> bool:
+        """Whether `lm_head` is the embedding's table: what the head's own word says, or else the embedding's."""
+        if not primitive_of(self.registry, "head", head.type).lm_head(head.params):
+            return False
+        said = head.params.get("tie_weights", embedding["tie_word_embeddings"])
+        return True if said is None else bool(said)
 
     def _params(self, kind: Kind, given: Data, context: Data, path: str) -> FrozenMapping:
         """The complete, resolved parameters of a primitive: its block's words and those beside `type` together."""

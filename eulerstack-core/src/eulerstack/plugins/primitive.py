@@ -112,6 +112,11 @@ def _unchanged(params: Params, model: Mapping[str, Any]) -> Params:
     return params
 
 
+def _always(params: Params) -> bool:
+    """True."""
+    return True
+
+
 def _free(dims: Dims, params: Params, element_bytes: int) -> Cost:
     return Cost()
 
@@ -131,6 +136,9 @@ class Primitive:
     cache     params -> CacheLayer (mixers only)
     state     the words of a template's `state` block that are true of it ("kv_cache", "ssm_state")
     one_state   whether these words are names of one and the same state, of which a spec may use either
+    lm_head     params -> whether the head projects with the model's `lm_head`, a matrix (vocab_size, d_model) that
+              `tie_word_embeddings` may share with the embedding (heads only). Its parameters are counted by the core,
+              all others and every FLOP of the head by `cost`
     norm_slots  (norms' position, whether there is an ffn) -> names of the norms of a layer (residuals only)
     absent      the layer has no such part (ffns only): the class is built, says the same, and is thrown away
     tensor_parallel  params -> {submodule: style}, as transformers' plans name them
@@ -154,6 +162,7 @@ class Primitive:
     cache: Callable[[Params], CacheLayer] | None = None
     state: tuple[str, ...] = ()
     one_state: bool = False
+    lm_head: Callable[[Params], bool] = _always
     norm_slots: Callable[[str, bool], tuple[str, ...]] | None = None
     absent: bool = False
     tensor_parallel: Callable[[Params], Mapping[str, str]] | None = None

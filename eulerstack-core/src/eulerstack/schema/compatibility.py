@@ -203,6 +203,8 @@ class _Checker:
     def _primitives(self) -> None:
         """What the primitives themselves object to."""
         head = self._parts.part("head", self._spec["head"], "head")
+        if head is not None:
+            self._head_matrix(head)
         layers = (part for layer in self._layers.values() for part in layer.values())
         inherited: set[tuple[Message, Message]] = set()
         for part in filter(None, (self._parts.position, *layers, head)):
@@ -213,6 +215,17 @@ class _Checker:
                 if part is self._parts.position:
                     inherited.add((problem.what, problem.fix))
                 self._problems.add(part.problem_path(problem.path), problem.what, problem.fix, problem.see)
+
+    def _head_matrix(self, head: Part) -> None:
+        """That nothing is said to be shared with a head that has no use for it."""
+        uses = self._parts.guarded(head.primitive, head.path, lambda: bool(head.primitive.lm_head(head.params)))
+        if uses is False and self._spec["embedding"].get("tie_word_embeddings"):
+            self._add(
+                "embedding.tie_word_embeddings",
+                msg("the head {head} does not project with the embedding's table", head=head.primitive.name),
+                msg("Type tie_word_embeddings: false, or delete the line"),
+                "reference/errors.md#tied-weights",
+            )
 
     def _schedule(self, sizes_fit: bool) -> None:
         """The references of the schedule and its overrides."""

@@ -59,7 +59,10 @@ def _is_number(checker: Any, value: Any) -> bool:
 
 
 def _typed_parts(data: Spec) -> Iterator[tuple[Path, str, dict[str, Any]]]:
-    """The mappings of the templates that choose a type: path, kind, mapping."""
+    """The mappings that choose a type, those of the templates and the head: path, kind, mapping."""
+    head = data.get("head")
+    if isinstance(head, dict):
+        yield ("head",), "head", head
     templates = data.get("layer_templates")
     for name, template in templates.items() if isinstance(templates, dict) else ():
         for kind in ("mixer", "ffn", "norm", "residual"):

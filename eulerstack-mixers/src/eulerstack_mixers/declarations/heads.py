@@ -1,7 +1,8 @@
 """The output head: logits over the vocabulary for the next token.
 
 Shapes: hidden_states (batch, time, d_model) -> logits (batch, time, vocab_size)
-Cost:   vocab_size·d_model parameters, none of its own when tied to the embedding; FLOPs per token 2·vocab_size·d_model
+Cost:   no parameters but the model's `lm_head`, which the core counts unless it is the embedding's table;
+        FLOPs per token 2·vocab_size·d_model
 Source: tying, Press and Wolf 2016, arXiv:1608.05859
 """
 
@@ -23,9 +24,8 @@ def resolve(params: Params, model: Mapping[str, Any]) -> Params:
 
 
 def cost(dims: Dims, params: Params, element_bytes: int) -> Cost:
-    """Parameters that are the head's own, and the FLOPs of its projection."""
-    weights = dims.vocab_size * dims.d_model
-    return Cost(params=0 if params["tie_weights"] else weights, flops_per_token=2 * weights)
+    """The FLOPs of the projection with `lm_head`, which is all that the head has."""
+    return Cost(flops_per_token=2 * dims.vocab_size * dims.d_model)
 
 
 CAUSAL_LM = Primitive(
