@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eulerstack.hf.ecosystem import ecosystem_fields
+from eulerstack.hf.ecosystem import AUTO_MAP, ecosystem_fields
 from eulerstack.ir.printer import to_data
 from eulerstack.ir.types import LayerIR, ModelIR
 from eulerstack.plugins.asking import ask
@@ -24,11 +24,6 @@ if TYPE_CHECKING:
     from eulerstack.hf.models import EulerStackForCausalLM
 
 FORMAT_VERSION = 1
-AUTO_MAP = {
-    "AutoConfig": "configuration_eulerstack.EulerStackConfig",
-    "AutoModel": "modeling_eulerstack.EulerStackModel",
-    "AutoModelForCausalLM": "modeling_eulerstack.EulerStackForCausalLM",
-}
 
 
 def compile_ir(ir: ModelIR) -> dict[str, Any]:
