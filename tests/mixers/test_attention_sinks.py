@@ -79,7 +79,7 @@ def test_a_fixed_sink_adds_one_below_the_fraction(n_per_head: int) -> None:
     generator = torch.Generator().manual_seed(0)
     query, key, value = (torch.randn(1, 1, 6, 4, generator=generator) for _ in range(3))
     exponentials = (query @ key.transpose(2, 3)).exp()
-    sinks = AttentionSinks(1, {"n_per_head": n_per_head, "learnable": False})(query.device)
+    sinks = AttentionSinks(1, {"n_per_head": n_per_head, "learnable": False})(query)
     _, found = eager_attention(mixer, query, key, value, None, 1.0, s_aux=sinks)
     torch.testing.assert_close(found, exponentials / (n_per_head + exponentials.sum(-1, keepdim=True)))
     assert (with_sinks.sum(-1) < 1).all() and (with_sinks <= plain).all()

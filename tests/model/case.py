@@ -10,6 +10,6 @@ from typing import Any
 class Case:
     """What happens when `changes` are made to the tiny spec after `given` (which both sides have)."""
 
-    effect: str  # function, parameters, training (only while training), cost (of a prompt only), fact (exported only)
+    effect: str  # one of `tests.model.effects.EFFECTS`, which says what each takes
     changes: dict[str, Any]
     given: dict[str, Any] = field(default_factory=dict)

@@ -1,24 +1,22 @@
-"""Every declared field does something: another legal value gives another function, parameter count, loss or fact.
+"""Every declared field does something: another legal value has an effect, which `tests.model.effects` checks.
 
 The table below must name every field of the assembled schema; a field that is missing from it fails the first test.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
-import torch
 
-import eulerstack as es
-from eulerstack.compiler.compile import compile_ir
-from eulerstack.compiler.cost import model_cost
-from eulerstack.plugins.manager import get_registry
-from eulerstack.schema.assemble import assemble
+from eulerstack.plugins import hookimpl, manager
+from eulerstack.plugins.manager import PluginSource, Registry, get_registry
+from eulerstack.plugins.sources import installed_sources
 from tests.model.case import Case
+from tests.model.effects import EFFECTS, check
+from tests.model.fields import fields_of
 from tests.model.mixers import modules
-from tests.model.specs import built, changed, tiny_spec, tokens
 
 ATTENTION = "layer_templates.decoder.mixer.attention"
 FFN = "layer_templates.decoder.ffn"
@@ -44,8 +42,11 @@ def attention(word: str, value: Any, effect: str = "function", **given: Any) -> 
 
 
 LAYERNORM = {NORM: {"type": "layernorm"}}
+TOKENIZER = {"model.vocab_size": 32000, "tokenizer_contract.pretrained": "bpe-32k"}
 CASES: dict[str, Case] = {
-    "model.name": Case("fact", {"model.name": "other"}),
+    "schema_version": Case("refused", {"schema_version": 2}),
+    "let": Case("parameters", {"let": {"width": 51}}, {"let": {"width": 50}, "model.d_ff": "${let.width}"}),
+    "model.name": Case("source", {"model.name": "other"}),
     "model.d_model": Case("parameters", {"model.d_model": 42}),
     "model.vocab_size": Case("parameters", {"model.vocab_size": 60}),
     "model.max_seq_len": Case("fact", {"model.max_seq_len": 65}),
@@ -58,14 +59,14 @@ CASES: dict[str, Case] = {
     "model.dtype": Case("fact", {"model.dtype": "bfloat16"}),
     "model.residual_multiplier": Case("function", {"model.residual_multiplier": 0.5}),
     "model.initializer_range": Case("initial", {"model.initializer_range": 0.1}),
-    "model.family_hint": Case("fact", {"model.family_hint": "llama"}),
-    "model.target_params": Case("fact", {"model.target_params": 1000}),
-    "tokenizer_contract.type": Case("only", {}),
-    "tokenizer_contract.pretrained": Case("fact", {"tokenizer_contract.pretrained": "gpt2"}),
-    "tokenizer_contract.add_bos": Case("fact", {"tokenizer_contract.add_bos": True}),
-    "tokenizer_contract.add_eos": Case("fact", {"tokenizer_contract.add_eos": True}),
-    "tokenizer_contract.pad_token": Case("fact", {"tokenizer_contract.pad_token": "<pad>"}),
-    "embedding.type": Case("only", {}),
+    "model.family_hint": Case("findings", {"model.family_hint": "gpt2"}),
+    "model.target_params": Case("findings", {"model.target_params": 1000}),
+    "tokenizer_contract.type": Case("refused", {"tokenizer_contract.type": "other"}),
+    "tokenizer_contract.pretrained": Case("tokenizer", TOKENIZER, {"model.vocab_size": 32000}),
+    "tokenizer_contract.add_bos": Case("tokenizer", {"tokenizer_contract.add_bos": True}, TOKENIZER),
+    "tokenizer_contract.add_eos": Case("tokenizer", {"tokenizer_contract.add_eos": True}, TOKENIZER),
+    "tokenizer_contract.pad_token": Case("tokenizer", {"tokenizer_contract.pad_token": "<|eos|>"}, TOKENIZER),
+    "embedding.type": Case("refused", {"embedding.type": "other"}),
     "embedding.positional": Case("function", {"embedding.positional": "none"}),
     "embedding.tie_word_embeddings": Case("parameters", {"embedding.tie_word_embeddings": False}),
     "embedding.scale": Case("function", {"embedding.scale": "sqrt_d_model"}),
@@ -73,12 +74,10 @@ CASES: dict[str, Case] = {
     "embedding.rope_partial_factor": Case("function", {"embedding.rope_partial_factor": 0.5}),
     "embedding.rope_interleaved": Case("function", {"embedding.rope_interleaved": True}),
     "embedding.rope_scaling": Case("function", {"embedding.rope_scaling": {"type": "linear", "factor": 2.0}}),
-    "layer_templates.mixer": Case(
-        "parameters", {"layer_templates.decoder.mixer": {"type": "attention", "attention": {"qkv_bias": True}}}
-    ),
-    "layer_templates.ffn": Case("parameters", {"layer_templates.decoder.ffn": {"type": "mlp"}}),
-    "layer_templates.norm": Case("parameters", {NORM: {"type": "layernorm"}}),
-    "layer_templates.residual": Case("parameters", {RESIDUAL: {"type": "parallel"}}),
+    "mixer.type": Case("parameters", {"layer_templates.decoder.mixer": {"type": "retnet"}}),
+    "ffn.type": Case("parameters", {"layer_templates.decoder.ffn": {"type": "mlp"}}),
+    "norm.type": Case("parameters", {NORM: {"type": "layernorm"}}),
+    "residual.type": Case("parameters", {RESIDUAL: {"type": "parallel"}}),
     "norm.position": Case("function", {f"{NORM}.position": "output"}),
     "norm.rmsnorm.eps": Case("function", {f"{NORM}.eps": 0.1}),
     "norm.rmsnorm.zero_centered": Case("function", {f"{NORM}.zero_centered": True}),
@@ -90,8 +89,12 @@ CASES: dict[str, Case] = {
     "mixer.attention.o_bias": attention("o_bias", True, "parameters"),
     "mixer.attention.attn_drop": attention("attn_drop", 0.5, "training"),
     "mixer.attention.window": attention("window", 4),
-    # With a window both modes slide; without one `sliding` is refused, which is all that the word says.
-    "mixer.attention.window_mode": Case("refused", {f"{ATTENTION}.window_mode": "sliding"}),
+    # The step is refused where nothing is dilated, so the two words change together.
+    "mixer.attention.window_mode": Case(
+        "function",
+        {f"{ATTENTION}.window_mode": "dilated", f"{ATTENTION}.window_dilation": 3},
+        {f"{ATTENTION}.window_mode": "sliding", f"{ATTENTION}.window": 8},
+    ),
     "mixer.attention.qk_norm": attention("qk_norm", "full", "parameters"),
     "mixer.attention.softcap": attention("softcap", 0.7),
     "mixer.attention.scale": attention("scale", 0.9),
@@ -104,9 +107,8 @@ CASES: dict[str, Case] = {
     "ffn.gated_mlp.bias": Case("parameters", {f"{FFN}.bias": True}),
     "ffn.mlp.activation": Case("function", {f"{FFN}.activation": "relu2"}, {f"{FFN}.type": "mlp"}),
     "ffn.mlp.bias": Case("parameters", {f"{FFN}.bias": True}, {f"{FFN}.type": "mlp"}),
-    "layer_templates.state": Case("refused", {"layer_templates.decoder.state": {"ssm_state": True}}),
-    "state.kv_cache": Case("refused", {"layer_templates.decoder.state": {"kv_cache": False}}),
-    "state.ssm_state": Case("refused", {"layer_templates.decoder.state": {"ssm_state": True}}),
+    "state.kv_cache": Case("refused", {"layer_templates.decoder.state.kv_cache": False}),
+    "state.ssm_state": Case("refused", {"layer_templates.decoder.state.ssm_state": True}),
     "layer_schedule.template": Case(
         "function",
         {"layer_schedule.0.template": "windowed"},
@@ -118,7 +120,6 @@ CASES: dict[str, Case] = {
         },
     ),
     "layer_schedule.repeat": Case("parameters", {"layer_schedule.0.repeat": 2}),
-    "layer_schedule.override": Case("function", {"layer_schedule.0.override": {"residual": {"scaling": 0.5}}}),
     "override.residual.scaling": Case("function", {"layer_schedule.0.override": {"residual": {"scaling": 0.25}}}),
     "override.attention.window": Case("function", {"layer_schedule.0.override": {"attention": {"window": 4}}}),
     "override.attention.attn_drop": Case("training", {"layer_schedule.0.override": {"attention": {"attn_drop": 0.4}}}),
@@ -129,13 +130,14 @@ CASES: dict[str, Case] = {
     ),
     "override.norm.position": Case("function", {"layer_schedule.0.override": {"norm": {"position": "output"}}}),
     "override.ffn.activation": Case("function", {"layer_schedule.0.override": {"ffn": {"activation": "relu"}}}),
-    "head.type": Case("only", {}),
+    "head.type": Case("refused", {"head.type": "other"}),
     "head.causal_lm.tie_weights": Case("parameters", {"head.tie_weights": False}),
     "head.causal_lm.logit_softcap": Case("function", {"head.logit_softcap": 1.5}),
     "head.causal_lm.logit_scale": Case("function", {"head.logit_scale": 0.5}),
     "training_hints.dropout": Case("training", {"training_hints.dropout": 0.3}),
     "training_hints.seed": Case("initial", {"training_hints.seed": 7}),
-    "compatibility.compile_target": Case("only", {}),
+    "compatibility.compile_target": Case("refused", {"compatibility.compile_target": "other"}),
+    "embedding.rope_scaling.type": scaling("type", "dynamic", {"type": "linear", "factor": 4.0}),
     "scaling.linear.factor": scaling("factor", 3.0, {"type": "linear", "factor": 2.0}),
     "scaling.dynamic.factor": scaling("factor", 6.0, DYNAMIC),
     "scaling.dynamic.original_max_seq_len": scaling("original_max_seq_len", 12, DYNAMIC),
@@ -161,101 +163,69 @@ CASES: dict[str, Case] = {
     "scaling.llama3.high_freq_factor": scaling("high_freq_factor", 40.0, LLAMA3),
     "scaling.llama3.original_max_seq_len": scaling("original_max_seq_len", 64, LLAMA3),
 }
+
+
+def of_attention(case: Case) -> Case:
+    """The same case for the scaling that a mixer gives its own rotary positions."""
+    place = {"embedding.rope_scaling": f"{ATTENTION}.rope.scaling"}
+    return Case(
+        case.effect,
+        {place[path]: value for path, value in case.changes.items()},
+        {place[path]: value for path, value in case.given.items()},
+    )
+
+
+CASES |= {
+    f"mixer.attention.rope.{path}": of_attention(case) for path, case in CASES.items() if path.startswith("scaling.")
+}
+CASES["mixer.attention.rope.scaling.type"] = of_attention(CASES["embedding.rope_scaling.type"])
 CASES |= {path: case for mixer in modules() for path, case in mixer.CASES.items()}
 
 
-def declared_fields() -> Iterator[str]:
-    """The path of every field that the assembled schema and the installed primitives declare."""
-    registry = get_registry()
-    schema = assemble(registry)
-    inline = {word for primitive in registry.primitives() for word in primitive.inline}
-    for section in ("model", "tokenizer_contract", "embedding", "training_hints", "compatibility", "head"):
-        words = schema["properties"][section]["properties"]
-        yield from (f"{section}.{word}" for word in words if section not in ("embedding", "head") or word not in inline)
-    for primitive in registry.primitives():
-        if primitive.name.startswith("vendor."):
-            continue
-        if primitive.kind == "position":
-            yield from (f"embedding.{word}" for word in primitive.inline)
-            continue
-        place = f"{primitive.kind}.{primitive.name}"
-        if primitive.kind == "head":
-            place = f"head.{primitive.name}"
-        words = {**(primitive.schema or {}).get("properties", {}), **primitive.inline}
-        yield from (f"{place}.{word}" for word in words)
-        for word, rules in words.items():
-            yield from (f"{place}.{word}.{inner}" for inner in rules.get("properties", {}))
-    rope = registry.get("position", "rope").inline["rope_scaling"]
-    for branch in rope["allOf"]:
-        kind = branch["if"]["properties"]["type"]["const"]
-        yield from (f"scaling.{kind}.{word}" for word in branch["then"]["properties"] if word != "type")
-    yield from ("layer_templates.mixer", "layer_templates.ffn", "layer_templates.norm", "layer_templates.residual")
-    yield from ("layer_templates.state", "state.kv_cache", "state.ssm_state", "norm.position")
-    yield from ("layer_schedule.template", "layer_schedule.repeat", "layer_schedule.override")
-    yield from ("override.residual.scaling", "override.attention.window", "override.attention.attn_drop")
-    yield from ("override.norm.type", "override.norm.position", "override.ffn.activation")
+def own_registry(*others: PluginSource) -> Registry:
+    """The language with this project's plugins and `others`, whatever else is installed."""
+    return Registry([*(source for source in installed_sources() if source.own), *others])
 
 
-def test_the_table_names_every_declared_field_and_no_other() -> None:
-    assert set(CASES) == set(declared_fields())
+def missing_from(table: set[str], registry: Registry) -> set[str]:
+    """The declared fields that the table leaves out."""
+    return fields_of(registry)[0] - table
 
 
-def test_the_template_and_schedule_fields_listed_here_are_the_schemas() -> None:
-    text = str(assemble(get_registry()))
-    template = ("mixer", "ffn", "norm", "residual", "state", "kv_cache", "ssm_state")
-    for word in (*template, "template", "repeat", "override"):
-        assert f"'{word}'" in text
+def test_the_table_names_every_declared_field() -> None:
+    assert missing_from(set(CASES), own_registry()) == set()
+
+
+def test_the_table_names_nothing_else() -> None:
+    fields, places = fields_of(own_registry())
+    assert set(CASES) - fields - places == set()
 
 
 @pytest.mark.parametrize("path", CASES)
 def test_another_value_has_the_effect_that_the_table_states(path: str) -> None:
-    case = CASES[path]
-    before = changed(tiny_spec(), case.given)
-    after = changed(before, case.changes)
-    if case.effect == "only":
-        # A field with a single legal value today: any other one must be refused.
-        section, word = path.split(".")[0], path.split(".")[-1]
-        with pytest.raises(es_errors()):
-            es.validate_v2(changed(before, {f"{section}.{word}": "something_else"}))
-        return
-    if case.effect == "refused":
-        es.validate_v2(before)
-        with pytest.raises(es_errors()):
-            es.validate_v2(after)
-        return
-    old, new = es.normalize_to_ir(before), es.normalize_to_ir(after)
-    assert compile_ir(old) != compile_ir(new)
-    if case.effect == "parameters":
-        assert es.count_parameters(old) != es.count_parameters(new)
-    if case.effect == "fact":
-        return
-    if case.effect == "initial":
-        first, second = es.compile_to_hf_model(old).state_dict(), es.compile_to_hf_model(new).state_dict()
-        assert any(not torch.equal(first[name], second[name]) for name in first)
-        return
-    first, second = built(before), built(after)
-    ids = tokens(time=24)
-    if case.effect == "cost":
-        # Another computation of the same function: the price of a prompt changes, the numbers don't.
-        prices = [model_cost(ir).prefill_flops(context=24) for ir in (old, new)]
-        assert prices[0] != prices[1]
-        with torch.no_grad():
-            torch.testing.assert_close(first(ids).logits, second(ids).logits, atol=1e-5, rtol=0)
-        return
-    if case.effect == "training":
-        with torch.no_grad():
-            assert torch.equal(first(ids).logits, second(ids).logits)
-            torch.manual_seed(0)
-            assert not torch.allclose(first.train()(ids).logits, second.train()(ids).logits, atol=1e-3)
-        return
-    assert sum(p.numel() for p in first.parameters()) == es.count_parameters(old)
-    assert sum(p.numel() for p in second.parameters()) == es.count_parameters(new)
-    with torch.no_grad():
-        a, b = first(ids).logits, second(ids).logits
-    assert a.shape != b.shape or (a - b).abs().max() > 1e-4
+    check(CASES[path])
 
 
-def es_errors() -> type[Exception]:
-    from eulerstack.errors import EulerStackError
+class Planted:
+    """A plugin whose norm is rmsnorm with a word that nothing reads."""
 
-    return EulerStackError
+    @hookimpl
+    def eulerstack_norms(self) -> tuple[Any, ...]:
+        rmsnorm = get_registry().get("norm", "rmsnorm")
+        return (replace(rmsnorm, name="planted", inline={**rmsnorm.inline, "dead": {"default": 0.0}}),)
+
+
+PLANTED = PluginSource("planted", "eulerstack-dev", "1.0", Planted)
+
+
+def test_a_planted_field_is_missing_from_the_table() -> None:
+    assert missing_from(set(CASES), own_registry(PLANTED)) >= {"norm.planted.dead"}
+
+
+@pytest.mark.parametrize("effect", EFFECTS)
+def test_a_planted_field_that_does_nothing_has_no_effect(effect: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    registry = own_registry(PLANTED)
+    assert not registry.faults()
+    monkeypatch.setattr(manager, "_registry", registry)
+    with pytest.raises((AssertionError, pytest.fail.Exception)):
+        check(Case(effect, {f"{NORM}.dead": 1.0}, {NORM: {"type": "planted"}}))

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,9 +16,10 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 import eulerstack as es
+from eulerstack.compiler.compile import compile_ir
 from eulerstack.errors import CompileError
 from tests.model.specs import changed, enliven, tiny_spec
-from tests.model.variants import ATTENTION, NORM, RESIDUAL, VARIANTS
+from tests.model.variants import NORM, RESIDUAL, VARIANTS
 
 OFFLINE_LOAD = Path(__file__).with_name("offline_load.py")
 LOADED = [
@@ -302,11 +304,38 @@ class TestOutputs:
         assert all(torch.equal(loaded[name], tensor) for name, tensor in whole.items())
 
 
-def test_a_longer_window_list_keeps_the_most_frequent_one_for_transformers() -> None:
-    from eulerstack.compiler.compile import compile_ir
+@pytest.mark.parametrize(
+    ("windows", "named"),
+    [
+        ((9, 4, 9), 9),
+        ((4, 9, 4), 4),
+        ((9, None, 4, 4, None, None), 4),
+        # Of windows that are equally frequent, the smallest.
+        ((9, 4), 4),
+        ((4, 9), 4),
+        ((None, None), None),
+    ],
+)
+def test_the_most_frequent_window_is_the_one_that_transformers_knows(
+    windows: tuple[int | None, ...], named: int | None
+) -> None:
+    config = compile_ir(es.normalize_to_ir(with_windows(*windows)))
+    own = {None: "full_attention", named: "sliding_attention" if named else "full_attention"}
+    assert config["sliding_window"] == named
+    assert config["layer_types"] == [own.get(window, f"eulerstack_sliding_{window}") for window in windows]
 
-    config = compile_ir(es.normalize_to_ir(changed(tiny_spec(), {f"{ATTENTION}.window": 7})))
-    assert config["sliding_window"] == 7 and set(config["layer_types"]) == {"sliding_attention"}
+
+def with_windows(*windows: int | None) -> dict[str, Any]:
+    """The tiny spec with one layer for each of these windows."""
+    templates = {
+        f"window_{window}": {
+            "mixer": {"type": "attention", "attention": {"window": window}},
+            "ffn": {"type": "gated_mlp"},
+        }
+        for window in windows
+    }
+    schedule = [{"template": f"window_{window}"} for window in windows]
+    return tiny_spec(layer_templates=templates, layer_schedule=schedule)
 
 
 @pytest.mark.parametrize(
@@ -349,6 +378,20 @@ class TestTokenizers:
         assert config["bos_token_id"] == tokenizer.bos_token_id
         assert tokenizer("hello").input_ids[0] == tokenizer.bos_token_id
         assert tokenizer.decode(tokenizer("안녕 hello").input_ids, skip_special_tokens=True) == "안녕 hello"
+
+    @pytest.mark.parametrize("add_bos", [False, True])
+    @pytest.mark.parametrize("add_eos", [False, True])
+    def test_the_compiled_tokenizer_frames_a_text_as_the_contract_says(
+        self, tmp_path: Path, add_bos: bool, add_eos: bool
+    ) -> None:
+        contract = {"tokenizer_contract.add_bos": add_bos, "tokenizer_contract.add_eos": add_eos}
+        self.compile_with("bpe-32k", tmp_path, {"model.vocab_size": 32000, **contract})
+        tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model", trust_remote_code=True)
+        plain = tokenizer("안녕 hello", add_special_tokens=False).input_ids
+        begin, end = [tokenizer.bos_token_id] * add_bos, [tokenizer.eos_token_id] * add_eos
+        assert plain and not {tokenizer.bos_token_id, tokenizer.eos_token_id} & set(plain)
+        assert tokenizer("안녕 hello").input_ids == [*begin, *plain, *end]
+        assert tokenizer(["안녕 hello", "x"]).input_ids[0] == [*begin, *plain, *end]
 
     @staticmethod
     def compile_with(name: str, tmp_path: Path, changes: dict | None = None) -> None:

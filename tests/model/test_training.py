@@ -152,17 +152,28 @@ def test_the_whole_forward_compiles_into_one_graph() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "refused"),
+    ("changes", "refused", "flag", "message"),
     [
-        ({f"{ATTENTION}.softcap": 2.0}, "sdpa"),
-        ({"embedding.positional": "alibi"}, "flex_attention"),
-        ({"embedding.positional": "alibi"}, "flash_attention_2"),
+        ({f"{ATTENTION}.softcap": 2.0}, "sdpa", "_supports_sdpa", "scaled_dot_product_attention"),
+        ({"embedding.positional": "alibi"}, "flex_attention", "_supports_flex_attn", "flex_attention"),
+        ({"embedding.positional": "alibi"}, "flash_attention_2", "_supports_flash_attn", "Flash Attention 2"),
+        (
+            {f"{ATTENTION}.window": 8, f"{ATTENTION}.window_mode": "dilated", f"{ATTENTION}.window_dilation": 3},
+            "flash_attention_2",
+            "_supports_flash_attn",
+            "Flash Attention 2",
+        ),
     ],
 )
-def test_an_attention_implementation_that_would_change_the_function_is_refused(changes, refused) -> None:
+def test_an_attention_implementation_that_would_change_the_function_is_refused(changes, refused, flag, message) -> None:
+    # A plain model has it, as far as it depends on the model: only the package may be missing.
+    assert getattr(built(tiny_spec()), flag) is True
     model = built(changed(tiny_spec(), changes))
-    with pytest.raises((ValueError, ImportError)):
+    assert getattr(model, flag) is False and getattr(model.model, flag) is False
+    before = model.config._attn_implementation
+    with pytest.raises(ValueError, match=f"does not support .*{message}"):
         model.set_attn_implementation(refused)
+    assert model.config._attn_implementation == before
 
 
 def test_flex_attention_gives_the_same_numbers() -> None:

@@ -16,7 +16,7 @@ SOURCE = Path(eulerstack.__file__).parent
 FILES = [
     *sorted((SOURCE / "dsl").glob("*.py")),
     *sorted((SOURCE / "schema").glob("*.py")),
-    SOURCE / "plugins/core_rules.py",
+    SOURCE / "core_plugin.py",
 ]
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "errors.md"
 

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from eulerstack.i18n import translator
+
 Translate = Callable[[str], str]
 
 
@@ -26,8 +28,6 @@ class Message:
     def render(self, translate: Translate | None = None) -> str:
         """The sentence in the language of `translate`, or of the active catalog when none is given."""
         if translate is None:
-            from eulerstack.i18n import translator
-
             translate = translator(self.domain)
         text = translate(self.template)
         if not self.values:

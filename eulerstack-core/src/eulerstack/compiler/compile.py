@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from eulerstack.compiler.extensions import compiled_extensions
 from eulerstack.compiler.targets import write_target
-from eulerstack.hf.ecosystem import ecosystem_fields
+from eulerstack.hf.ecosystem import AUTO_MAP, ecosystem_fields
 from eulerstack.ir.printer import print_ir, to_data
 from eulerstack.ir.types import LayerIR, ModelIR
 from eulerstack.plugins.asking import ask
@@ -26,11 +26,6 @@ if TYPE_CHECKING:
     from eulerstack.hf.models import EulerStackForCausalLM
 
 FORMAT_VERSION = 1
-AUTO_MAP = {
-    "AutoConfig": "configuration_eulerstack.EulerStackConfig",
-    "AutoModel": "modeling_eulerstack.EulerStackModel",
-    "AutoModelForCausalLM": "modeling_eulerstack.EulerStackForCausalLM",
-}
 
 
 def compile_ir(ir: ModelIR) -> dict[str, Any]:

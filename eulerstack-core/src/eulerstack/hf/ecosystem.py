@@ -5,6 +5,13 @@ Torch-free, because `compile --print-config` needs it too; exported, because a l
 
 from typing import Any
 
+# Where a directory keeps the classes that transformers' Auto classes load.
+AUTO_MAP = {
+    "AutoConfig": "configuration_eulerstack.EulerStackConfig",
+    "AutoModel": "modeling_eulerstack.EulerStackModel",
+    "AutoModelForCausalLM": "modeling_eulerstack.EulerStackForCausalLM",
+}
+
 # Differences that a user may introduce on purpose after compiling: resized vocabularies and untied heads.
 FREE_FIELDS = frozenset({"vocab_size", "tie_word_embeddings"})
 

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from eulerstack.hf import modeling
+from eulerstack.hf.ecosystem import AUTO_MAP
+from eulerstack.ir.printer import from_data
 
 
 class SavesItsSource:
@@ -17,9 +19,7 @@ class SavesItsSource:
 
     def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> Any:
         """As in transformers; the directory then loads with `trust_remote_code=True` anywhere."""
-        from eulerstack.compiler.compile import AUTO_MAP
         from eulerstack.compiler.writer import write_source
-        from eulerstack.ir.printer import from_data
 
         self.config.auto_map = dict(AUTO_MAP)
         result = super().save_pretrained(save_directory, *args, **kwargs)  # type: ignore[misc]

@@ -6,7 +6,7 @@ The active language is the one given to `activate`, else EULERSTACK_LANG, else K
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from gettext import GNUTranslations, NullTranslations
@@ -19,6 +19,7 @@ DOMAIN = "eulerstack"
 LOCALE = Path(__file__).parent / "locale"
 
 _active: str | None = None
+_finders: list[Callable[[str], Iterable[str]]] = []
 
 
 def activate(language: str | None) -> None:
@@ -70,11 +71,15 @@ def _catalog(domain: str, code: str) -> NullTranslations:
 
 
 def _folders(domain: str) -> list[Path]:
-    if domain == DOMAIN:
-        return [LOCALE]
-    from eulerstack.plugins.manager import get_registry
+    return [LOCALE] if domain == DOMAIN else [Path(folder) for find in _finders for folder in find(domain)]
 
-    return [Path(catalog.folder) for catalog in get_registry(strict=False).catalogs() if catalog.domain == domain]
+
+def add_folders(find: Callable[[str], Iterable[str]]) -> None:
+    """Makes `find` one of the functions that say in which folders the catalogs of another domain lie.
+
+    The plugins' registry is one; it says so itself, because this package knows nothing that stands above it.
+    """
+    _finders.append(find)
 
 
 def gettext(text: str) -> str:

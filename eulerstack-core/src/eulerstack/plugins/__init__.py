@@ -1,5 +1,8 @@
 """What plugin authors import: the hook marker, the declarations, the API version."""
 
+from collections.abc import Iterable
+
+from eulerstack.i18n import add_folders
 from eulerstack.plugins.hookspecs import API_VERSION, hookimpl
 from eulerstack.plugins.primitive import (
     CacheLayer,
@@ -36,3 +39,13 @@ __all__ = [
     "WeightRule",
     "hookimpl",
 ]
+
+
+def _catalog_folders(domain: str) -> Iterable[str]:
+    """Where plugins keep the translations of a domain of theirs."""
+    from eulerstack.plugins.manager import get_registry
+
+    return [catalog.folder for catalog in get_registry(strict=False).catalogs() if catalog.domain == domain]
+
+
+add_folders(_catalog_folders)

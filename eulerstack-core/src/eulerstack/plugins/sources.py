@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import TYPE_CHECKING, Literal
 
 from eulerstack.errors import Message
@@ -107,12 +108,9 @@ def core_sources() -> list[PluginSource]:
     """The core's own plugin, which provides realism rules and the HuggingFace target."""
     from eulerstack import __version__
 
-    def load() -> object:
-        from eulerstack.plugins import core_rules
-
-        return core_rules
-
-    return [PluginSource("core", "eulerstack-core", __version__, load, "eulerstack.plugins.core_rules")]
+    # Loaded by its name like every other plugin: its rules price models, and so stand above the layers they judge.
+    target = "eulerstack.core_plugin"
+    return [PluginSource("core", "eulerstack-core", __version__, lambda: import_module(target), target)]
 
 
 def as_source(plugin: object) -> PluginSource:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from eulerstack.errors import Finding
-    from eulerstack.ir.types import ModelIR
 
 __all__ = ["report", "validate_v2"]
 
@@ -27,8 +26,8 @@ def validate_v2(spec: Mapping[str, Any]) -> None:
     check_compatibility(data, registry)
 
 
-def report(ir: ModelIR, registry: Any = None, spec: Mapping[str, Any] | None = None) -> list[Finding]:
-    """Everything legal but unusual; with `spec`, also what only its text shows, and where."""
+def report(ir: Any, registry: Any = None, spec: Mapping[str, Any] | None = None) -> list[Finding]:
+    """Everything legal but unusual about a `ModelIR`; with `spec`, also what only its text shows, and where."""
     from eulerstack.schema.realism import findings
 
     return findings(ir, registry, spec)

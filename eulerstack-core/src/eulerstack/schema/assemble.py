@@ -12,6 +12,7 @@ import weakref
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from eulerstack import i18n
 from eulerstack.dsl.paths import RESERVED_KEY
 from eulerstack.errors import Message, msg
 from eulerstack.plugins.primitive import Primitive
@@ -197,8 +198,6 @@ def _translated(value: Any, language: str | None) -> Any:
     """A copy with every description in `language`, English where it is None."""
     if language is None:
         return _rendered(value, str)
-    from eulerstack import i18n
-
     with i18n.using(language):
         return _rendered(value, i18n.translator("eulerstack"))
 

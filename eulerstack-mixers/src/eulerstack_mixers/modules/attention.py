@@ -131,7 +131,7 @@ class Attention(AttentionBase):
         if self.softcap is not None:
             kwargs["softcap"] = self.softcap
         if self.sinks is not None:
-            kwargs["s_aux"] = self.sinks(query.device)
+            kwargs["s_aux"] = self.sinks(query)
         attention_output, attention_weights = attention_interface(
             self,
             query,

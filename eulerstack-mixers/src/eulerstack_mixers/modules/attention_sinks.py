@@ -1,6 +1,7 @@
 """Attention sinks: logits of a head that take a share of every softmax and bring no value.
 
-Shapes: nothing -> (n_heads,), the logarithm of what a head's sinks add to the sum below the softmax's fraction
+Shapes: queries, of which only the device and the type count -> (n_heads,), the logarithm of what a head's sinks add to
+        the sum below the softmax's fraction
 Cost:   n_heads·n_per_head parameters where they are learned; none where each logit is 0
 Source: Xiao et al. 2023, arXiv:2309.17453, section 3.3 (a sink of logit 0); learned ones: OpenAI 2025, gpt-oss,
         arXiv:2508.10925
@@ -26,7 +27,8 @@ class AttentionSinks(nn.Module):
         if self.logits is not None:
             initialization.normal_(self.logits, mean=0.0, std=initializer_range)
 
-    def forward(self, device: torch.device) -> torch.Tensor:
+    def forward(self, query: torch.Tensor) -> torch.Tensor:
+        precise = torch.promote_types(query.dtype, torch.float32)
         if self.logits is None:
-            return torch.full((self.n_heads,), math.log(self.n_per_head), dtype=torch.float32, device=device)
-        return self.logits.to(torch.promote_types(self.logits.dtype, torch.float32)).logsumexp(-1)
+            return torch.full((self.n_heads,), math.log(self.n_per_head), dtype=precise, device=query.device)
+        return self.logits.to(precise).logsumexp(-1)

@@ -85,7 +85,7 @@ class LatentAttention(AttentionBase):
         if cached:
             latent, key_rope = past_key_values.update(latent, key_rope, self.layer_idx)
 
-        sinks = None if self.sinks is None else self.sinks(hidden_states.device)
+        sinks = None if self.sinks is None else self.sinks(hidden_states)
         absorbed = cached and self.absorbs(time, latent.shape[-2], attention_mask)
         if absorbed:
             query, key, value = self.absorb(query_nope, query_rope, latent, key_rope)

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from eulerstack.compiler.cost import count_parameters
 from eulerstack.errors import Finding, Message, msg
 from eulerstack.plugins.hookspecs import hookimpl
 from eulerstack.plugins.primitive import Rule, Target
@@ -49,8 +50,6 @@ def _target_params(ir: Any) -> Iterator[Finding]:
     target = ir.model["target_params"]
     if target is None:
         return
-    from eulerstack.compiler.cost import count_parameters
-
     count = count_parameters(ir)
     deviation = count / target - 1
     if abs(deviation) > TARGET_TOLERANCE:

@@ -1,0 +1,165 @@
+"""What it takes for a field to do something: one check for each word that `Case.effect` may be.
+
+None of them looks at the architecture in config.json, which repeats whatever a spec says: a field that is only written
+there does nothing.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import eulerstack as es
+from eulerstack.compiler.compile import compile_ir
+from eulerstack.compiler.cost import model_cost
+from eulerstack.compiler.tokenizer import copy_tokenizer
+from eulerstack.compiler.writer import write_source
+from eulerstack.errors import EulerStackError
+from eulerstack.plugins.manager import get_registry
+from eulerstack.schema import report
+from tests.model.case import Case
+from tests.model.specs import built, changed, tiny_spec, tokens
+
+Spec = dict[str, Any]
+
+
+def check(case: Case) -> None:
+    """Fails unless the case's changes have its effect."""
+    before = changed(tiny_spec(), case.given)
+    EFFECTS[case.effect](before, changed(before, case.changes), case)
+
+
+def refused(before: Spec, after: Spec, case: Case) -> None:
+    """The only other legal value is none: it is refused where it stands."""
+    es.validate_v2(before)
+    with pytest.raises(EulerStackError) as caught:
+        es.validate_v2(after)
+    (changed_path,) = case.changes
+    assert any(each.path and changed_path.startswith(each.path.split("[")[0]) for each in caught.value.diagnostics)
+
+
+def parameters(before: Spec, after: Spec, case: Case) -> None:
+    """Another number of parameters, which the built models have; with it goes another function."""
+    assert len({es.count_parameters(es.normalize_to_ir(spec)) for spec in (before, after)}) == 2
+    function(before, after, case)
+
+
+def function(before: Spec, after: Spec, case: Case) -> None:
+    """Other logits for the same weights."""
+    models = [built(spec) for spec in (before, after)]
+    for model, spec in zip(models, (before, after), strict=True):
+        assert sum(p.numel() for p in model.parameters()) == es.count_parameters(es.normalize_to_ir(spec))
+    with torch.no_grad():
+        a, b = (model(tokens(time=24)).logits for model in models)
+    assert a.shape != b.shape or (a - b).abs().max() > 1e-4
+
+
+def training(before: Spec, after: Spec, case: Case) -> None:
+    """Other logits while training alone."""
+    first, second = built(before), built(after)
+    ids = tokens(time=24)
+    with torch.no_grad():
+        assert torch.equal(first(ids).logits, second(ids).logits)
+        torch.manual_seed(0)
+        assert not torch.allclose(first.train()(ids).logits, second.train()(ids).logits, atol=1e-3)
+
+
+def initial(before: Spec, after: Spec, case: Case) -> None:
+    """Other initial weights."""
+    first, second = (es.compile_to_hf_model(es.normalize_to_ir(spec)).state_dict() for spec in (before, after))
+    assert any(not torch.equal(first[name], second[name]) for name in first)
+
+
+def cost(before: Spec, after: Spec, case: Case) -> None:
+    """Another computation of the same function: the price of a prompt changes, the numbers don't."""
+    prices = [model_cost(es.normalize_to_ir(spec)).prefill_flops(context=24) for spec in (before, after)]
+    assert prices[0] != prices[1]
+    _same_logits(built(before), built(after))
+
+
+def operations(before: Spec, after: Spec, case: Case) -> None:
+    """The same function at the same price, through another sequence of operations."""
+    counts = []
+    models = [built(spec) for spec in (before, after)]
+    for model in models:
+        with torch.no_grad(), _Counter() as counter:
+            model(tokens(time=24))
+        counts.append(counter.number)
+    assert counts[0] != counts[1]
+    _same_logits(*models)
+
+
+def fact(before: Spec, after: Spec, case: Case) -> None:
+    """Another word of config.json that other programs read."""
+    configs = [compile_ir(es.normalize_to_ir(spec)) for spec in (before, after)]
+    for config in configs:
+        del config["architecture"], config["v1_extensions"]
+    assert configs[0] != configs[1]
+
+
+def source(before: Spec, after: Spec, case: Case) -> None:
+    """Another text of the exported Python file."""
+    assert _source(before) != _source(after)
+
+
+def findings(before: Spec, after: Spec, case: Case) -> None:
+    """Another verdict of the realism rules."""
+    assert _findings(before) != _findings(after)
+
+
+def tokenizer(before: Spec, after: Spec, case: Case) -> None:
+    """The tokenizer beside the model does something else with a text."""
+    assert _tokenizer(before) != _tokenizer(after)
+
+
+EFFECTS: dict[str, Callable[[Spec, Spec, Case], None]] = {
+    effect.__name__: effect
+    for effect in (
+        refused, parameters, function, training, initial, cost, operations, fact, source, findings, tokenizer,
+    )
+}  # fmt: skip
+
+
+class _Counter(TorchDispatchMode):
+    """Counts the operations that reach torch's dispatcher."""
+
+    number = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.number += 1
+        return func(*args, **(kwargs or {}))
+
+
+def _same_logits(first: torch.nn.Module, second: torch.nn.Module) -> None:
+    with torch.no_grad():
+        a, b = first(tokens(time=24)).logits, second(tokens(time=24)).logits
+    torch.testing.assert_close(a, b, atol=1e-5, rtol=0)
+
+
+def _source(spec: Spec) -> str:
+    with tempfile.TemporaryDirectory() as folder:
+        write_source(es.normalize_to_ir(spec), Path(folder))
+        return Path(folder, "modeling_eulerstack.py").read_text(encoding="utf-8")
+
+
+def _findings(spec: Spec) -> list[tuple[str, str]]:
+    found = report(es.normalize_to_ir(spec), get_registry())
+    return [(finding.rule, finding.what.render(str)) for finding in found]
+
+
+def _tokenizer(spec: Spec) -> Any:
+    from transformers import AutoTokenizer
+
+    with tempfile.TemporaryDirectory() as folder:
+        copy_tokenizer(es.normalize_to_ir(spec), Path(folder), None)
+        if not Path(folder, "tokenizer_config.json").exists():
+            return None
+        loaded = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        padded = loaded(["a b", "a"], padding=loaded.pad_token is not None).input_ids
+        return padded, loaded.pad_token

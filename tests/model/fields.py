@@ -1,0 +1,91 @@
+"""Every field that a spec may hold, read from the assembled schema itself."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from eulerstack.dsl.paths import RESERVED_KEY
+from eulerstack.schema.assemble import assemble
+
+# What stands in the schema, and how the table of fields calls it.
+SHORT = (
+    (r"^layer_schedule\.override\.", "override."),
+    (r"^layer_templates\.(?=[a-z]+[.<])", ""),
+    (r"^embedding<[^>]+>\.", "embedding."),
+    (r"^embedding\.rope_scaling<([^>]+)>\.", r"scaling.\1."),
+    (r"<([^>]+)>\.", r".\1."),
+)
+
+
+def fields_of(registry: Any) -> tuple[set[str], set[str]]:
+    """The names of (fields, plain mappings of fields) of the language that `registry` makes.
+
+    A primitive's words are called `<kind>.<type>.<word>`, those in its block too; the words of a position and those
+    beside `type` that all types share stand under their section. A mapping that may be null, or a value instead, is a
+    field of its own; one that is only a place for others is not.
+    """
+    fields: set[str] = set()
+    places: set[str] = set()
+    blocks = {(primitive.kind, primitive.name): primitive.block_name for primitive in registry.primitives()}
+    for path, schema in _words(assemble(registry), ""):
+        name = _short(path, blocks)
+        if name is not None:
+            (places if _is_place(schema) else fields).add(name)
+    return fields, places - fields
+
+
+def _short(path: str, blocks: Mapping[tuple[str, str], str]) -> str | None:
+    """The table's name of a path; None for a parameter block itself."""
+    chosen = re.search(r"(?:^|\.)([a-z_]+)<([^>]+)>\.", path)
+    if chosen:
+        kind = {"embedding": "position"}.get(chosen[1], chosen[1])
+        block = blocks.get((kind, chosen[2]))
+        rest = path[chosen.end() :]
+        if rest == block:
+            return None
+        if block and rest.startswith(f"{block}."):
+            path = f"{kind}.{chosen[2]}.{rest.removeprefix(f'{block}.')}"
+    for pattern, name in SHORT:
+        path = re.sub(pattern, name, path)
+    return path
+
+
+def _is_place(schema: Mapping[str, Any]) -> bool:
+    """Whether a word can only be a mapping, or a list of mappings, with words that are listed themselves."""
+    if schema.get("type") == "array":
+        return _is_place(schema.get("items", {}))
+    if schema.get("type") != "object":
+        return False
+    below = schema.get("additionalProperties")
+    return bool(schema.get("properties")) or (isinstance(below, Mapping) and _is_place(below))
+
+
+def _words(schema: Any, place: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """(path, schema) of every word at or below `place`; `<name>` follows the mapping whose type it is."""
+    if not isinstance(schema, Mapping):
+        return
+    for word, below in schema.get("properties", {}).items():
+        # `true` stands for a word that belongs to another type, and is refused with a better message later.
+        if isinstance(below, Mapping):
+            path = f"{place}.{word}" if place else word
+            yield path, below
+            yield from _words(below, path)
+    for part in (part for key in ("allOf", "anyOf", "oneOf") for part in schema.get(key, ())):
+        if "if" not in part:
+            yield from _words(part, place)
+            continue
+        (choice,) = part["if"]["properties"].values()
+        own = {word: below for word, below in part["then"]["properties"].items() if not _shared(word, schema)}
+        yield from _words({"properties": own}, f"{place}<{choice['const']}>")
+    for key in ("additionalProperties", "items", "if", "then", "else"):
+        yield from _words(schema.get(key), place)
+    # Namespaces with a handler may stand anywhere, and are fields of the whole spec.
+    for pattern, below in schema.get("patternProperties", {}).items():
+        if not place and pattern != RESERVED_KEY:
+            yield pattern.strip("^$").replace("\\", ""), below
+
+
+def _shared(word: str, schema: Mapping[str, Any]) -> bool:
+    return word in schema.get("properties", {})
