@@ -45,9 +45,7 @@ if INSTALLED:
         "ttt_mlp": ttt_spec(inner_model=MLP, inner_lr=0.5),
         "ttt_defaults": changed(tiny_spec(), {MIXER: {"type": "ttt_layer"}, "layer_schedule.0.repeat": 1}),
         "ttt_one_layer": changed(ttt_spec(), {"layer_schedule.0.repeat": 1}),
-        "ttt_head_dim": changed(
-            ttt_spec(mini_batch=7), {"model.head_dim": 5, "embedding.positional": "none"}
-        ),
+        "ttt_head_dim": changed(ttt_spec(mini_batch=7), {"model.head_dim": 5, "embedding.positional": "none"}),
         "ttt_online": ttt_spec(mini_batch=1),
         "ttt_adamw": ttt_spec(inner_optimizer="adamw"),
         "ttt_mlp_adamw_steps": ttt_spec(inner_model=MLP, inner_optimizer="adamw", inner_steps_per_token=2),
