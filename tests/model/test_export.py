@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 import eulerstack as es
 from eulerstack.compiler.compile import compile_ir
 from eulerstack.errors import CompileError
+from eulerstack.ir.printer import print_ir
 from tests.model.specs import changed, enliven, tiny_spec
 from tests.model.variants import NORM, RESIDUAL, VARIANTS
 
@@ -83,6 +85,53 @@ def test_a_model_saved_from_memory_loads_without_eulerstack(tmp_path: Path) -> N
     ids = torch.arange(24).reshape(2, 12) % model.config.vocab_size
     with torch.no_grad():
         assert torch.equal(found["logits"], model(ids).logits)
+
+
+def spec_ir(directory: Path) -> object:
+    return es.normalize_to_ir(es.load(directory / "spec.yml"))
+
+
+def test_a_directory_saved_again_still_gives_its_spec_and_says_what_was_compiled(tmp_path: Path) -> None:
+    lively_directory(VARIANTS["plain"], tmp_path / "model")
+    offline(tmp_path / "model", tmp_path, again=True)
+    model, again = tmp_path / "model", tmp_path / "again"
+    assert (again / "spec.yml").read_bytes() == (model / "spec.yml").read_bytes()
+    provenance = json.loads((again / "provenance.json").read_text())
+    compiled = json.loads((model / "provenance.json").read_text())
+    assert provenance["saved_by"] == "save_pretrained" and provenance["changed"] == {}
+    assert provenance["compiled"] == compiled and "sha256" not in provenance
+    loaded = AutoModelForCausalLM.from_pretrained(again, trust_remote_code=True)
+    loaded.resize_token_embeddings(60)
+    loaded.save_pretrained(tmp_path / "third")
+    third = json.loads((tmp_path / "third" / "provenance.json").read_text())
+    assert third["compiled"] == compiled and third["changed"] == {"vocab_size": 60}
+    assert spec_ir(tmp_path / "third") == spec_ir(model)
+
+
+@pytest.mark.parametrize("trained", [False, True])
+def test_a_model_saved_where_eulerstack_is_installed_gives_its_spec(trained: bool, tmp_path: Path) -> None:
+    from eulerstack.hf.models import EulerStackForCausalLM
+
+    ir = es.normalize_to_ir(tiny_spec())
+    model = es.compile_to_hf_model(ir)
+    if trained:
+        es.compile_to_directory(ir, tmp_path / "model", spec_text="# mine\n" + print_ir(ir))
+        model = EulerStackForCausalLM.from_pretrained(tmp_path / "model")
+    model.save_pretrained(tmp_path / "again")
+    assert spec_ir(tmp_path / "again") == ir
+    assert (tmp_path / "again" / "spec.yml").read_text(encoding="utf-8").startswith("# mine\n") is trained
+    assert json.loads((tmp_path / "again" / "provenance.json").read_text())["saved_by"] == "save_pretrained"
+
+
+def test_a_model_that_lost_its_spec_is_saved_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    es.compile_to_directory(es.normalize_to_ir(tiny_spec()), tmp_path / "model")
+    (tmp_path / "model" / "spec.yml").unlink()
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "model", trust_remote_code=True)
+    with caplog.at_level("WARNING"):
+        logging.getLogger("transformers").addHandler(caplog.handler)
+        logging.getLogger(type(model.config).__module__).addHandler(caplog.handler)
+        model.save_pretrained(tmp_path / "again")
+    assert "has no spec.yml" in caplog.text and not (tmp_path / "again" / "spec.yml").exists()
 
 
 def test_memory_and_directory_hold_the_same_weights_in_the_declared_dtype(tmp_path: Path) -> None:

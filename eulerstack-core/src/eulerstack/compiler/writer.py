@@ -125,6 +125,13 @@ def origins(ir: ModelIR) -> dict[str, dict[str, str | None]]:
     return {"versions": {"eulerstack": __version__, **libraries}, "plugins": dict(plugins)}
 
 
+def write_origin(ir: ModelIR, folder: Path) -> None:
+    """The spec and the provenance of a model that was built in memory: of its weights no more is known."""
+    (folder / "spec.yml").write_text(print_ir(ir), encoding="utf-8")
+    provenance = {"format_version": FORMAT_VERSION, "saved_by": "save_pretrained", **origins(ir)}
+    _write_json(folder / "provenance.json", provenance)
+
+
 def write_source(ir: ModelIR, folder: Path) -> None:
     """Writes the two Python files that the auto classes load."""
     (folder / "modeling_eulerstack.py").write_text(model_source(ir), encoding="utf-8")

@@ -1,5 +1,6 @@
 """`EulerStackConfig`: the IR as JSON, beside the names that the ecosystem reads."""
 
+from pathlib import Path
 from typing import Any, ClassVar
 
 from huggingface_hub.dataclasses import strict
@@ -7,6 +8,7 @@ from transformers import PreTrainedConfig
 
 from eulerstack.hf.cache import register_sliding_layer
 from eulerstack.hf.ecosystem import FREE_FIELDS, ecosystem_fields
+from eulerstack.hf.origin import carry_origin
 
 
 @strict
@@ -58,6 +60,13 @@ class EulerStackConfig(PreTrainedConfig):
         # transformers reads the plan under this name, and never writes it to config.json.
         self.base_model_tp_plan = self.tensor_parallel_plan
         super().__post_init__(**kwargs)
+
+    def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> Any:
+        """As in transformers, with the spec that the model was compiled from: see `carry_origin`."""
+        # Written first, because transformers uploads what its own method finds.
+        Path(save_directory).mkdir(parents=True, exist_ok=True)
+        carry_origin(self, save_directory)
+        return super().save_pretrained(save_directory, *args, **kwargs)
 
     def validate_layer_type(self) -> None:
         """Replaces transformers' check, which knows only its own layer types."""

@@ -248,7 +248,7 @@ class EulerStackForCausalLM(EulerStackPreTrainedModel, GenerationMixin):
         self.vocab_size = config.vocab_size
         head = config.architecture["head"]
         # A head may bring what it projects with; the model then has no matrix of the usual name, and nothing to tie.
-        self.lm_head = None
+        self.lm_head: Any = None
         if head.get("lm_head", True):
             self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         else:
