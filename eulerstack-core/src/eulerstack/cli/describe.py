@@ -6,14 +6,16 @@ from collections.abc import Mapping
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+from eulerstack.dsl.paths import is_reserved
+from eulerstack.schema.sections import DEFAULT_NORM_POSITION, DEFAULT_TYPES
+
 if TYPE_CHECKING:
     from eulerstack.compiler.cost import ModelCost
     from eulerstack.dsl.source import Spec
     from eulerstack.ir.types import ModelIR
     from eulerstack.plugins.manager import Registry
 
-PARTS = {"mixer": "attention", "ffn": "mlp", "norm": "rmsnorm", "residual": "sequential"}
-RESERVED = ("experimental.", "future.", "vendor.")
+PARTS = ("mixer", "ffn", "norm", "residual")
 
 
 def describe(spec: Spec, ir: ModelIR) -> dict[str, Any]:
@@ -36,7 +38,7 @@ def describe(spec: Spec, ir: ModelIR) -> dict[str, Any]:
         "templates": {
             name: {part: _part(part, template.get(part) or {}, registry) for part in PARTS}
             for name, template in spec["layer_templates"].items()
-            if not name.startswith(RESERVED)
+            if not is_reserved(name)
         },
         "schedule": [
             {"template": each["template"], "repeat": each.get("repeat", 1), "override": each.get("override") or {}}
@@ -61,9 +63,9 @@ def describe(spec: Spec, ir: ModelIR) -> dict[str, Any]:
 
 
 def _part(part: str, given: Mapping[str, Any], registry: Registry) -> dict[str, Any]:
-    described = _primitive(part, given.get("type", PARTS[part]), given, registry)
+    described = _primitive(part, given.get("type") or DEFAULT_TYPES[part], given, registry)
     if part == "norm":
-        described["position"] = given.get("position", "pre")
+        described["position"] = given.get("position", DEFAULT_NORM_POSITION)
     return described
 
 

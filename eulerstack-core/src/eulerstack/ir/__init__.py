@@ -1,6 +1,6 @@
 """The intermediate representation: types, the way into it from a spec, and the ways out as text and JSON."""
 
-from eulerstack.ir.dims import dims_from, dims_of
+from eulerstack.ir.dims import dims_of
 from eulerstack.ir.normalizer import normalize_to_ir
 from eulerstack.ir.printer import from_data, print_ir, to_data, to_spec
 from eulerstack.ir.types import FrozenMapping, LayerIR, ModelIR, NormIR, PrimitiveIR, freeze, thaw
@@ -11,7 +11,6 @@ __all__ = [
     "ModelIR",
     "NormIR",
     "PrimitiveIR",
-    "dims_from",
     "dims_of",
     "freeze",
     "from_data",

@@ -23,27 +23,12 @@ from eulerstack.schema.assemble import assemble
 from eulerstack.schema.compatibility import check_compatibility
 from eulerstack.schema.defaults import complete, complete_words
 from eulerstack.schema.overrides import applied
+from eulerstack.schema.sections import MAX_D_FF, ir_words
+from eulerstack.schema.sizes import complete_model, feed_forward_width
 from eulerstack.schema.validate import validate_structure
 
 Data = dict[str, Any]
 
-MODEL_WORDS = (
-    "name",
-    "d_model",
-    "vocab_size",
-    "max_seq_len",
-    "n_heads",
-    "n_kv_heads",
-    "head_dim",
-    "d_ff",
-    "norm_eps",
-    "residual_multiplier",
-    "initializer_range",
-    "dtype",
-    "family_hint",
-    "target_params",
-)
-MAX_D_FF = 2**24
 SEE_SIZES = "reference/errors.md#sizes"
 
 
@@ -169,29 +154,22 @@ class _Normalizer:
         return FrozenMapping({word: value for word, value in self.spec[name].items() if not is_reserved(word)})
 
     def _model(self) -> Data:
-        model = dict(self.spec["model"])
-        if model["n_kv_heads"] is None:
-            model["n_kv_heads"] = model["n_heads"]
-        if model["head_dim"] is None:
-            model["head_dim"] = model["d_model"] // model["n_heads"]
-        if model["d_ff"] is None:
-            width = model["mlp_ratio"] * model["d_model"]
-            if not 0.5 < width <= MAX_D_FF:
-                raise self._error(
-                    "model.mlp_ratio",
-                    msg("mlp_ratio * d_model gives a feed-forward width of {width}", width=width),
-                    msg(
-                        "choose mlp_ratio so that the width lies in 1..{limit}; usual ratios are 2 to 8", limit=MAX_D_FF
-                    ),
-                )
-            model["d_ff"] = round(width)
-        return {word: model[word] for word in MODEL_WORDS}
+        given = self.spec["model"]
+        width = feed_forward_width(given)
+        if given["d_ff"] is None and not 0.5 < width <= MAX_D_FF:
+            raise self._error(
+                "model.mlp_ratio",
+                msg("mlp_ratio * d_model gives a feed-forward width of {width}", width=width),
+                msg("choose mlp_ratio so that the width lies in 1..{limit}; usual ratios are 2 to 8", limit=MAX_D_FF),
+            )
+        model = complete_model(given)
+        return {word: model[word] for word in ir_words("model")}
 
     def _embedding(self, model: Data) -> Data:
         given = self.spec["embedding"]
         position = primitive_of(self.registry, "position", given["positional"], self.locate("embedding.positional"))
         words = complete_words(position.inline, given)
-        shared = {word: given[word] for word in ("type", "positional", "tie_word_embeddings", "scale")}
+        shared = {word: given[word] for word in ir_words("embedding")}
         return {**shared, **position.resolve(words, {"model": model, "embedding": {**shared, **words}})}
 
     def _tied(self, head: PrimitiveIR, embedding: Data) -> bool:

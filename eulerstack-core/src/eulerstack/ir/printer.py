@@ -13,22 +13,14 @@ from itertools import groupby
 from typing import Any
 
 from eulerstack.ir.lookup import primitive_of
-from eulerstack.ir.normalizer import MODEL_WORDS
 from eulerstack.ir.reserved import parse_layers_path, put_back
 from eulerstack.ir.types import FrozenMapping, LayerIR, ModelIR, NormIR, PrimitiveIR, thaw
 from eulerstack.ir.yaml_text import yaml_text
 from eulerstack.plugins.manager import Registry, get_registry
 from eulerstack.plugins.primitive import Kind
+from eulerstack.schema.sections import ir_words
 
 Data = dict[str, Any]
-
-SECTION_WORDS = {
-    "model": MODEL_WORDS,
-    "tokenizer_contract": ("type", "pretrained", "add_bos", "add_eos", "pad_token"),
-    "embedding": ("type", "positional", "tie_word_embeddings", "scale"),
-    "training_hints": ("dropout", "seed"),
-    "compatibility": ("compile_target",),
-}
 
 
 def print_ir(ir: ModelIR, registry: Registry | None = None) -> str:
@@ -46,14 +38,14 @@ def to_spec(ir: ModelIR, registry: Registry | None = None) -> Data:
     templates, uses = _templates(ir.layers, registry)
     spec: Data = {"schema_version": ir.schema_version}
     for section in ("model", "tokenizer_contract"):
-        spec[section] = _ordered(getattr(ir, section), SECTION_WORDS[section])
+        spec[section] = _ordered(getattr(ir, section), ir_words(section))
     position = primitive_of(registry, "position", ir.embedding["positional"])
-    spec["embedding"] = _ordered(ir.embedding, (*SECTION_WORDS["embedding"], *position.inline))
+    spec["embedding"] = _ordered(ir.embedding, (*ir_words("embedding"), *position.inline))
     spec["layer_templates"] = templates
     spec["layer_schedule"] = _schedule(ir, uses)
     spec["head"] = _primitive(registry, "head", ir.head)
     for section in ("training_hints", "compatibility"):
-        spec[section] = _ordered(getattr(ir, section), SECTION_WORDS[section])
+        spec[section] = _ordered(getattr(ir, section), ir_words(section))
     for path, value in sorted(ir.extensions.items()):
         if parse_layers_path(path) is None:
             put_back(spec, path, _sorted(value))

@@ -37,13 +37,19 @@ def assemble(registry: Any, language: str | None = None) -> Schema:
 def _assemble(registry: Any) -> Schema:
     positions = registry.primitives("position")
     norm = _choice(
-        registry, "norm", msg("Normalisation of a layer."), "rmsnorm", {"position": sections.norm_position()}
+        registry,
+        "norm",
+        msg("Normalisation of a layer."),
+        sections.DEFAULT_TYPES["norm"],
+        {"position": sections.norm_position()},
     )
     template = sections.template(
         mixer=_choice(registry, "mixer", msg("What mixes tokens.")),
         ffn=_choice(registry, "ffn", msg("What mixes channels.")),
         norm=norm,
-        residual=_choice(registry, "residual", msg("How the blocks join the residual stream."), "sequential"),
+        residual=_choice(
+            registry, "residual", msg("How the blocks join the residual stream."), sections.DEFAULT_TYPES["residual"]
+        ),
     )
     attention = _block_words(registry, "mixer", "attention")
     entry = sections.schedule_entry(
@@ -51,10 +57,10 @@ def _assemble(registry: Any) -> Schema:
         attn_drop=_overriding(attention.get("attn_drop"), word("number", msg("Dropout of attention weights."))),
         activation=word("string", msg("Activation function."), examples=["silu"]),
     )
-    head = _choice(registry, "head", msg("The output head."), "causal_lm")
+    head = _choice(registry, "head", msg("The output head."), sections.DEFAULT_TYPES["head"])
     targets = [target.name for target in registry.targets()]
     compatibility = sections.compatibility()
-    compatibility["properties"]["compile_target"]["examples"] = targets or ["huggingface"]
+    compatibility["properties"]["compile_target"]["examples"] = targets or [sections.DEFAULT_TARGET]
     properties: Schema = {
         "schema_version": word("integer", msg("Version of the language."), const=sections.SCHEMA_VERSION),
         "let": sections.let(),

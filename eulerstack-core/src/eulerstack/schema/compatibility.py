@@ -9,7 +9,7 @@ from eulerstack.dsl.paths import Path, dotted, is_reserved, show
 from eulerstack.dsl.source import Spec, as_spec
 from eulerstack.dsl.suggest import MANY, nearest
 from eulerstack.errors import Collector, Message, msg
-from eulerstack.schema import overrides
+from eulerstack.schema import overrides, sections
 from eulerstack.schema.packages import package_of
 from eulerstack.schema.parts import Part, Parts
 from eulerstack.schema.planned import is_planned_type, is_planned_value, is_planned_word
@@ -128,7 +128,7 @@ class _Checker:
 
     def _target(self) -> None:
         targets = [target.name for target in self._registry.targets()]
-        name = self._spec.get("compatibility", {}).get("compile_target", "huggingface")
+        name = self._spec.get("compatibility", {}).get("compile_target", sections.DEFAULT_TARGET)
         if name not in targets:
             foreign = FOREIGN_VALUES.get(name.lower())
             near = foreign if foreign in targets else nearest(name, targets)
@@ -262,7 +262,8 @@ class _Checker:
         after = self._layer(changed, f"layer_templates.{name}")
         if not sizes_fit or len(before) < len(TEMPLATE_KINDS) or len(after) < len(TEMPLATE_KINDS):
             return
-        positions = (template.get("norm", {}).get("position", "pre"), changed["norm"].get("position", "pre"))
+        norms = (template.get("norm", {}), changed["norm"])
+        positions = tuple(norm.get("position", sections.DEFAULT_NORM_POSITION) for norm in norms)
         overrides.check_count(self._parts, before, after, positions, is_last, path, self._problems)
         for kind, part in after.items():
             known = {(problem.path, problem.what) for problem in self._parts.checks(before[kind])}

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from eulerstack.dsl.paths import is_reserved, show
 from eulerstack.errors import Collector, msg
 from eulerstack.schema.parts import Part, Parts
+from eulerstack.schema.sections import schedule_entry
 from eulerstack.schema.words import meant_value, one_of
 
 ALLOWED = {
-    "residual": ("scaling",),
-    "attention": ("window", "attn_drop"),
-    "norm": ("type", "position"),
-    "ffn": ("activation",),
+    section: tuple(schema["properties"])
+    for section, schema in schedule_entry({}, {}, {})["properties"]["override"]["properties"].items()
 }
 _SEE = "reference/errors.md#override"
 _LIST = ", ".join(f"{section}.{word}" for section, words in ALLOWED.items() for word in words)
@@ -93,7 +92,7 @@ def check_count(
     parts: Parts,
     before: Mapping[str, Part],
     after: Mapping[str, Part],
-    positions: tuple[str, str],
+    positions: Sequence[str],
     is_last: bool,
     path: str,
     problems: Collector,

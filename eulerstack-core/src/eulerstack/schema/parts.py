@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from eulerstack.errors import Collector, Message, msg
-from eulerstack.plugins.primitive import Dims, Primitive, Problem
+from eulerstack.plugins.primitive import Primitive, Problem
 from eulerstack.schema import sections
 from eulerstack.schema.defaults import complete, complete_words
+from eulerstack.schema.sizes import complete_model, dims_from
 
 Result = TypeVar("Result")
-DEFAULT_TYPES = {"norm": "rmsnorm", "residual": "sequential", "head": "causal_lm", "position": "rope"}
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Parts:
         self._failed: set[str] = set()
         self.model = complete_model(spec["model"])
         self.embedding = complete_words(sections.embedding()["properties"], spec["embedding"])
-        self.dims = _dims(self.model, self.embedding["positional"])
+        self.dims = dims_from(self.model, self.embedding["positional"])
         self.position: Part | None = None
         self.position = self.part("position", spec["embedding"], "embedding", "positional")
         if self.position is not None:
@@ -53,7 +53,7 @@ class Parts:
 
     def type_of(self, kind: str, given: Mapping[str, Any], word: str = "type") -> str | None:
         """The chosen type, the default where the spec leaves it out."""
-        return given.get(word, DEFAULT_TYPES.get(kind))
+        return given.get(word, sections.DEFAULT_TYPES.get(kind))
 
     def part(self, kind: str, given: Mapping[str, Any], path: str, word: str = "type") -> Part | None:
         """The primitive that `given` chooses; None when it isn't installed or its plugin fails."""
@@ -121,29 +121,3 @@ def _problems(answers: Iterable[Any]) -> list[Problem]:
         if not (whole and isinstance(each.what, Message) and isinstance(each.fix, Message)):
             raise TypeError(f"{each!r:.80} is no Problem")
     return problems
-
-
-def complete_model(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The `model` section with every default filled in, those that follow from other sizes included."""
-    model = complete_words(sections.model()["properties"], given)
-    if model["n_kv_heads"] is None:
-        model["n_kv_heads"] = model["n_heads"]
-    if model["head_dim"] is None:
-        model["head_dim"] = max(1, model["d_model"] // model["n_heads"])
-    if model["d_ff"] is None:
-        model["d_ff"] = max(1, round(min(model["mlp_ratio"] * model["d_model"], 2.0**53)))
-    return model
-
-
-def _dims(model: Mapping[str, Any], positional: str) -> Dims:
-    return Dims(
-        d_model=model["d_model"],
-        n_heads=model["n_heads"],
-        n_kv_heads=model["n_kv_heads"],
-        head_dim=model["head_dim"],
-        d_ff=model["d_ff"],
-        vocab_size=model["vocab_size"],
-        max_seq_len=model["max_seq_len"],
-        norm_eps=model["norm_eps"],
-        positional=positional,
-    )

@@ -16,6 +16,11 @@ MAX_LAYERS = 100_000
 TEMPLATE_NAME = r"^[A-Za-z0-9_.-]{1,100}$"
 DTYPES = ("bfloat16", "float16", "float32")
 NORM_POSITIONS = ("pre", "post", "sandwich", "output")
+DEFAULT_NORM_POSITION = "pre"
+# What a spec means that names no type, by the kind of primitive; of a mixer and an ffn the type must be given.
+DEFAULT_TYPES = {"norm": "rmsnorm", "residual": "sequential", "head": "causal_lm", "position": "rope"}
+DEFAULT_TARGET = "huggingface"
+MAX_D_FF = 2**24
 
 
 def word(kind: str | list[str], description: Message, **keywords: Any) -> Schema:
@@ -54,7 +59,7 @@ def model() -> Schema:
             ["integer", "null"],
             msg("Width of the feed-forward blocks, in channels. null: mlp_ratio * d_model, rounded."),
             minimum=1,
-            maximum=2**24,
+            maximum=MAX_D_FF,
             default=None,
             examples=[8192],
         ),
@@ -122,7 +127,7 @@ def embedding() -> Schema:
     """The embedding's own words; those of the positions are added by `assemble`."""
     properties = {
         "type": word("string", msg("Kind of embedding."), const="learned", default="learned"),
-        "positional": word("string", msg("How positions are told apart."), default="rope"),
+        "positional": word("string", msg("How positions are told apart."), default=DEFAULT_TYPES["position"]),
         "tie_word_embeddings": word(
             ["boolean", "null"],
             msg("Whether the head uses the embedding's table. null: what head.tie_weights says."),
@@ -147,7 +152,7 @@ def norm_position() -> Schema:
             "sandwich: before each block and on its output."
         ),
         enum=list(NORM_POSITIONS),
-        default="pre",
+        default=DEFAULT_NORM_POSITION,
     )
 
 
@@ -212,7 +217,7 @@ def training_hints() -> Schema:
 def compatibility() -> Schema:
     """What the model is compiled for."""
     properties = {
-        "compile_target": word("string", msg("Back end of the compiler."), default="huggingface"),
+        "compile_target": word("string", msg("Back end of the compiler."), default=DEFAULT_TARGET),
     }
     return section(msg("What the model is compiled for."), properties)
 
@@ -224,3 +229,15 @@ def let() -> Schema:
         "description": msg("Numbers with names, for use in expressions."),
         "additionalProperties": {"type": "number"},
     }
+
+
+def ir_words(name: str) -> tuple[str, ...]:
+    """The words of a section that the IR holds: all but those that only serve to compute others."""
+    schemas = {
+        "model": model,
+        "tokenizer_contract": tokenizer_contract,
+        "embedding": embedding,
+        "training_hints": training_hints,
+        "compatibility": compatibility,
+    }
+    return tuple(word for word in schemas[name]()["properties"] if word != "mlp_ratio")
