@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from jsonschema import Draft202012Validator
 
-from eulerstack.plugins import Primitive, hookimpl
+from eulerstack.plugins import CacheLayer, Primitive, hookimpl
 from eulerstack.plugins import manager as manager_module
 from eulerstack.plugins.manager import PluginSource, get_registry, installed_sources, reset_registry
 from eulerstack.presets import find, presets
@@ -70,7 +70,8 @@ def with_faulty_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
         raise ImportError("no triton here")
 
     module = types.ModuleType("toy")
-    claimed = Primitive("vendor.toy.x", "mixer", "a toy", "toy.modules:X")
+    cache = CacheLayer("eulerstack_state")
+    claimed = Primitive("vendor.toy.x", "mixer", "a toy", "toy.modules:X", cache=lambda params: cache)
     module.eulerstack_mixers = hookimpl(lambda: [claimed])  # type: ignore[attr-defined]
     other = types.ModuleType("other")
     other.eulerstack_mixers = hookimpl(lambda: [claimed])  # type: ignore[attr-defined]

@@ -2,8 +2,7 @@
 
 import pytest
 
-from eulerstack_mixers.declarations.residuals import RESIDUALS
-from eulerstack_mixers.modules.placement import norm_slots
+from eulerstack_mixers.declarations.residuals import RESIDUALS, norm_slots
 
 
 @pytest.mark.parametrize(

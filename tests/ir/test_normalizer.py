@@ -31,9 +31,11 @@ def test_every_default_is_filled_in() -> None:
     }
     assert thaw(ir.embedding) == {
         "type": "learned",
-        "positional": "rope",
         "tie_word_embeddings": True,
         "scale": 1.0,
+    }
+    assert ir.position.type == "rope"
+    assert thaw(ir.position.params) == {
         "rope_theta": 10000.0,
         "rope_scaling": None,
         "rope_partial_factor": 1.0,
@@ -127,8 +129,8 @@ def test_an_override_changes_its_own_layers_only() -> None:
 
 def test_scaled_positions_know_the_models_context() -> None:
     ir = normalize_to_ir(minimal(embedding={"rope_scaling": {"type": "dynamic", "factor": 2}}))
-    assert ir.embedding["rope_scaling"]["original_max_seq_len"] == 64
-    assert ir.layers[0].mixer.params["rope"]["scaling"] == ir.embedding["rope_scaling"]
+    assert ir.position.params["rope_scaling"]["original_max_seq_len"] == 64
+    assert ir.layers[0].mixer.params["rope"]["scaling"] == ir.position.params["rope_scaling"]
 
 
 def test_reserved_keys_are_gathered_under_their_paths() -> None:

@@ -26,7 +26,7 @@ def run_reference(model: Any, weights: dict[str, torch.Tensor], hidden_states: t
     """The same from the naive implementation, one row at a time."""
     architecture = model.config.architecture
     sizes, params = architecture["model"], architecture["blocks"][0]["mixer"]["params"]
-    alibi = architecture["embedding"]["positional"] == "alibi"
+    alibi = architecture["position"]["type"] == "alibi"
     if params["latent_dim"] is None:
         heads = (sizes["n_heads"], sizes["n_kv_heads"], sizes["norm_eps"])
         rows = [attention(row, weights, params, *heads, alibi=alibi) for row in hidden_states]

@@ -133,7 +133,7 @@ def test_the_layer_is_the_naive_recurrence_forward_and_backward(name: str) -> No
     params = ir.layers[0].mixer.params
     hidden = torch.randn(2, 13, 36, generator=torch.Generator().manual_seed(0), dtype=torch.float64).requires_grad_()
     weights = dict(mixer.named_parameters())
-    theta = ir.embedding.get("rope_theta", 10000.0)
+    theta = ir.position.params.get("rope_theta", 10000.0)
     naive = torch.stack(
         [
             retention(

@@ -10,7 +10,7 @@ from transformers.models.bloom.modeling_bloom import build_alibi_tensor
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 import eulerstack as es
-from eulerstack.hf.ecosystem import rope_parameters
+from eulerstack_mixers.declarations.positions import rope_parameters
 from eulerstack_mixers.modules.positions_alibi import AlibiBias, alibi_slopes
 from eulerstack_mixers.modules.positions_rope import RotaryEmbedding, apply_rotary
 from tests.model.specs import built, changed, tiny_spec, tokens
@@ -48,7 +48,7 @@ def test_frequencies_are_those_of_transformers(name: str, length: int) -> None:
         hidden_size=36,
         num_attention_heads=3,
         max_position_embeddings=64,
-        rope_parameters=rope_parameters(model.config.architecture["embedding"], 64),
+        rope_parameters=rope_parameters(model.config.architecture["position"]["params"], 64),
     )
     rule = ROPE_INIT_FUNCTIONS[config.rope_parameters["rope_type"]]
     frequencies, factor = rule(config, torch.device("cpu"), seq_len=length)
@@ -82,7 +82,7 @@ def test_alibi_slopes_and_biases_are_those_of_bloom(heads: int) -> None:
     class Config:
         num_attention_heads = heads
 
-    ours = AlibiBias.attention_bias(Config, torch.tensor([8]), torch.arange(9))[:, 0]
+    ours = AlibiBias(Config, {}).attention_bias(torch.tensor([8]), torch.arange(9))[:, 0]
     theirs = build_alibi_tensor(torch.ones(1, 9), heads, torch.float32)[:, 0]
     # BLOOM counts from the start of the sequence: the same bias up to a constant for every query.
     assert torch.allclose(ours - ours[:, :1], theirs, atol=1e-5)

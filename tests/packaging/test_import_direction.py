@@ -61,10 +61,6 @@ EXCEPTIONS = {
         "eulerstack.hf.models",
         "eulerstack.compiler.writer",
     ): "a model that is saved writes its own source, which the compiler joins; only at the time of saving",
-    (
-        "eulerstack_mixers.declarations.residuals",
-        "eulerstack_mixers.modules.placement",
-    ): "a table without torch that the cost of a norm and the layer's module both read, so that it is written once",
 }
 # The code that runs a model or writes one; all else must be importable where there is no torch.
 WITH_TORCH = ("eulerstack.hf", "eulerstack.testing", "eulerstack.components",

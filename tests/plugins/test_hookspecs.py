@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from eulerstack.plugins import (
+    CacheLayer,
     Catalog,
     Importer,
     Namespace,
@@ -20,15 +21,19 @@ from eulerstack.plugins import (
     hookimpl,
     hookspecs,
 )
-from eulerstack.plugins.contributions import KIND_OF_HOOK, TYPE_OF_HOOK
+from eulerstack.plugins.contributions import KIND_OF_HOOK, TYPE_OF_HOOK, WITHOUT_A_PLACE
 from eulerstack.plugins.manager import PluginSource, Registry
 from eulerstack.plugins.primitive import KINDS
 
 HOOKS = {name: function for name, function in vars(hookspecs).items() if name.startswith("eulerstack_")}
 
+NEEDED: dict[str, dict[str, Any]] = {
+    "mixer": {"cache": lambda params: CacheLayer("eulerstack_state")},
+    "residual": {"norm_slots": lambda position, has_ffn: ("mixer_norm",)},
+}
 EXAMPLES: dict[str, Any] = {
     **{
-        hook: Primitive(f"vendor.acme.{kind}", kind, "an example", "acme.modules:Example")  # type: ignore[arg-type]
+        hook: Primitive(f"vendor.acme.{kind}", kind, "an example", "acme.modules:Example", **NEEDED.get(kind, {}))  # type: ignore[arg-type]
         for hook, kind in KIND_OF_HOOK.items()
     },
     "eulerstack_schema_fragments": SchemaFragment("model", {"vendor.acme.width": {"type": "integer"}}),
@@ -70,4 +75,9 @@ def test_what_a_hook_returns_is_what_the_registry_hands_out(hook: str) -> None:
     example = EXAMPLES[hook]
     setattr(module, hook, hookimpl(lambda: iter([example])))
     registry = Registry([PluginSource("acme", "acme", "1.0", lambda: module)])
+    if KIND_OF_HOOK.get(hook) in WITHOUT_A_PLACE:
+        (record,) = [record for record in registry.records() if record.package == "acme"]
+        assert record.state == "broken" and record.error is not None
+        assert "no place" in record.error.render()
+        return
     assert example in COLLECTED[hook](registry)  # type: ignore[operator]

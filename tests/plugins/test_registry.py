@@ -12,13 +12,15 @@ from typing import Any
 import pytest
 
 from eulerstack.errors import CompatibilityError
-from eulerstack.plugins import Importer, Namespace, Primitive, SchemaFragment, Target, hookimpl
+from eulerstack.plugins import CacheLayer, Importer, Namespace, Primitive, SchemaFragment, Target, hookimpl
 from eulerstack.plugins import manager as manager_module
 from eulerstack.plugins.manager import PluginSource, Registry, get_registry, reset_registry
 
 
 def primitive(name: str, kind: Any = "mixer", **fields: Any) -> Primitive:
-    return Primitive(name=name, kind=kind, summary="a toy", module="toy.modules:Toy", **fields)
+    needed = {"mixer": {"cache": lambda params: CacheLayer("eulerstack_state")},
+              "residual": {"norm_slots": lambda position, has_ffn: ("mixer_norm",)}}.get(kind, {})  # fmt: skip
+    return Primitive(name=name, kind=kind, summary="a toy", module="toy.modules:Toy", **{**needed, **fields})
 
 
 def plugin(**hooks: Any) -> types.ModuleType:

@@ -176,7 +176,7 @@ def test_gemma2_alternates_local_and_global() -> None:
 
 def test_qwen_longctx_stretches_rope_four_times_to_32k() -> None:
     ir = ir_of("arch_intermediate_qwen_longctx")
-    scaling = ir.embedding["rope_scaling"]
+    scaling = ir.position.params["rope_scaling"]
     assert ir.model["max_seq_len"] == 32768 == scaling["factor"] * scaling["original_max_seq_len"]
 
 

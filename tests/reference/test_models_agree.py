@@ -37,7 +37,7 @@ def norm_of(node: PrimitiveIR, weights: Weights) -> Callable[[Any], Any]:
 
 def layer_of(ir: ModelIR, layer: LayerIR, weights: Weights, hidden_states: Any) -> Any:
     heads = {"n_heads": ir.model["n_heads"], "n_kv_heads": ir.model["n_kv_heads"], "norm_eps": ir.model["norm_eps"]}
-    alibi = ir.embedding["positional"] == "alibi"
+    alibi = ir.position.type == "alibi"
     weights_of_mixer, params = below(weights, "mixer"), layer.mixer.params
 
     def mixer(states: Any) -> Any:
@@ -62,7 +62,7 @@ def layer_of(ir: ModelIR, layer: LayerIR, weights: Weights, hidden_states: Any) 
 def reference_logits(ir: ModelIR, weights: Weights, tokens: list[int]) -> Any:
     scale = ir.model["d_model"] ** 0.5 if ir.embedding["scale"] == "sqrt_d_model" else ir.embedding["scale"]
     hidden_states = weights["model.embed_tokens.weight"][tokens] * scale
-    if ir.embedding["positional"] == "learned":
+    if ir.position.type == "learned":
         places = list(range(len(tokens)))
         hidden_states = learned_positions(hidden_states, weights["model.position.weight"], places)
     for index, layer in enumerate(ir.layers):

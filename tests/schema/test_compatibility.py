@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from eulerstack.plugins import Cost, Primitive
+from eulerstack.plugins import CacheLayer, Cost, Primitive
 from eulerstack.plugins.manager import Registry
 from eulerstack.plugins.sources import PluginSource
 from eulerstack.schema.planned import PLANNED_TYPES, PLANNED_WORDS
@@ -104,7 +104,11 @@ def test_a_plugin_whose_code_fails_is_named_and_nothing_else_is_lost(function: s
     def fail(*arguments: Any) -> Any:
         raise ZeroDivisionError("in the plugin")
 
-    code: dict[str, Any] = {"cost": lambda dims, params, size: Cost(), function: fail}
+    code: dict[str, Any] = {
+        "cost": lambda dims, params, size: Cost(),
+        "cache": lambda params: CacheLayer("eulerstack_state"),
+        function: fail,
+    }
     bad = Primitive(name="vendor.bad.x", kind="mixer", summary="x", module="x:y", schema={"type": "object"}, **code)
     spec = spec_with(**{
         MIXER: {"type": "vendor.bad.x"},

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from eulerstack.dsl.source import parse_text
-from eulerstack.plugins import Primitive
+from eulerstack.plugins import CacheLayer, Primitive
 from tests.schema.words import SPEC, make_registry, problems_of, spec_with, third_party
 
 MIXER = "layer_templates__one__mixer"
@@ -128,6 +128,7 @@ def test_problems_come_in_the_order_of_the_file(registry: Any) -> None:
 
 def test_a_plugin_whose_schema_is_faulty_is_named() -> None:
     bad = Primitive(name="vendor.bad.x", kind="mixer", summary="x", module="x:y",
+                    cache=lambda params: CacheLayer("eulerstack_state"),
                     schema={"type": "object", "properties": {"a": {"$ref": "#/$defs/nowhere"}}})  # fmt: skip
     spec = spec_with(**{MIXER: {"type": "vendor.bad.x", "vendor.bad.x": {"a": "b"}}})
     (found,) = problems_of(spec, make_registry(third_party(bad)))

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from eulerstack.errors import EulerStackError, msg
-from eulerstack.plugins import Cost, Dims, Namespace, Primitive, Problem, SchemaFragment, hookimpl
+from eulerstack.plugins import CacheLayer, Cost, Dims, Namespace, Primitive, Problem, SchemaFragment, hookimpl
 from eulerstack.plugins.manager import Registry
 from eulerstack.plugins.sources import PluginSource
 from eulerstack.schema.compatibility import check_compatibility
@@ -53,6 +53,7 @@ GLA = Primitive(
     },
     checks=_checks,
     cost=lambda dims, params, size: Cost(params=dims.d_model * params["rank"]),
+    cache=lambda params: CacheLayer("eulerstack_state"),
     state=("ssm_state",),
 )
 COMPOSED = Primitive(
@@ -60,6 +61,7 @@ COMPOSED = Primitive(
     kind="mixer",
     summary="a block whose words depend on each other",
     module="acme.modules:Composed",
+    cache=lambda params: CacheLayer("eulerstack_state"),
     schema={
         "type": "object",
         "properties": {"mode": {"enum": ["a", "b"]}},

@@ -34,7 +34,7 @@ def describe(spec: Spec, ir: ModelIR) -> dict[str, Any]:
     head = ir.head.params.get("tie_weights", ir.embedding["tie_word_embeddings"])
     return {
         "model": thaw(ir.model),
-        "positional": _primitive("position", ir.embedding["positional"], spec.get("embedding") or {}, registry),
+        "positional": _primitive("position", ir.position.type, spec.get("embedding") or {}, registry),
         "templates": {
             name: {part: _part(part, template.get(part) or {}, registry) for part in PARTS}
             for name, template in spec["layer_templates"].items()

@@ -7,14 +7,16 @@ seed and the module's name alone, so that they give the same numbers in any orde
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from eulerstack.compiler.declared import architecture_of, features_of
 from eulerstack.compiler.extensions import compiled_extensions
 from eulerstack.compiler.targets import write_target
 from eulerstack.hf.ecosystem import AUTO_MAP, ecosystem_fields
-from eulerstack.ir.printer import print_ir, to_data
+from eulerstack.ir.dims import dims_of
+from eulerstack.ir.printer import print_ir
 from eulerstack.ir.types import LayerIR, ModelIR
 from eulerstack.plugins.asking import ask
 from eulerstack.plugins.manager import get_registry
@@ -34,8 +36,7 @@ def compile_ir(ir: ModelIR) -> dict[str, Any]:
     It describes the HuggingFace model, whatever the spec's `compile_target`. Errors: CompileError for a value that the
     handler of its reserved namespace refuses.
     """
-    architecture = to_data(ir)
-    _write_declared(architecture)
+    architecture = architecture_of(ir)
     caches = [_cache_of(layer) for layer in ir.layers]
     windows = [cache.window for cache in caches if cache.window is not None]
     # transformers knows one window a model; the most frequent one gets its name.
@@ -70,14 +71,15 @@ def _layer_type(cache: CacheLayer, sliding_window: int | None) -> str:
 def tensor_parallel_plan(ir: ModelIR) -> dict[str, str]:
     """transformers' tensor-parallel plan: what every layer's primitives allow to be split.
 
-    A bias per head (alibi) is computed for all heads at once, so attention then stays whole.
+    A bias per head is computed for all heads at once, so attention then stays whole.
     """
+    biased = get_registry().get("position", ir.position.type).place == "scores"
     plans: list[dict[str, str]] = []
     for layer in ir.layers:
         plan: dict[str, str] = {}
         for part, primitive in (("mixer", layer.mixer), ("ffn", layer.ffn)):
             declaration = get_registry().get(part, primitive.type)
-            if declaration.tensor_parallel is None or (part == "mixer" and ir.embedding["positional"] == "alibi"):
+            if declaration.tensor_parallel is None or (part == "mixer" and biased):
                 continue
             for name, style in declaration.tensor_parallel(primitive.params).items():
                 plan[f"{part}.{name}"] = style
@@ -88,18 +90,22 @@ def tensor_parallel_plan(ir: ModelIR) -> dict[str, str]:
 
 
 def nodes_of(ir: ModelIR) -> Iterator[tuple[str, str, Params]]:
-    """(kind, type, params) of every primitive that a model needs, repetitions included."""
-    yield "position", ir.embedding["positional"], {}
+    """(kind, type, params) of every primitive that a model is built from, repetitions included."""
+    registry, dims = get_registry(), dims_of(ir)
+    if registry.get("position", ir.position.type).place != "mixers":
+        yield "position", ir.position.type, ir.position.params
     yield "head", ir.head.type, ir.head.params
     if ir.final_norm is not None:
         yield "norm", ir.final_norm.type, ir.final_norm.params
     for layer in dict.fromkeys(ir.layers):
         yield "mixer", layer.mixer.type, layer.mixer.params
-        yield "ffn", layer.ffn.type, layer.ffn.params
+        if not registry.get("ffn", layer.ffn.type).absent:
+            yield "ffn", layer.ffn.type, layer.ffn.params
         yield "norm", layer.norm.type, layer.norm.params
         yield "residual", layer.residual.type, layer.residual.params
-        if isinstance(layer.mixer.params.get("rope"), Mapping):
-            yield "position", "rope", {}
+        mixer = registry.get("mixer", layer.mixer.type)
+        if (rotation := features_of(registry, dims, mixer, layer.mixer.params).rotation) is not None:
+            yield "position", rotation.position, rotation.params
 
 
 def used_primitives(ir: ModelIR) -> list[Primitive]:
@@ -114,23 +120,6 @@ def used_classes(ir: ModelIR) -> dict[tuple[str, str, str], str]:
         primitive = get_registry().get(kind, name)
         classes[kind, name, primitive.variant(params)] = primitive.class_path(params)
     return classes
-
-
-def _write_declared(architecture: dict[str, Any]) -> None:
-    """Writes into nodes what exports, which have no declarations, must know of them.
-
-    That is `class` where the class depends on the parameters, and `lm_head: false` for a head that does without it.
-    """
-    head = architecture["head"]
-    if not get_registry().get("head", head["type"]).lm_head(head["params"]):
-        head["lm_head"] = False
-    nodes = [(kind, block[kind]) for block in architecture["blocks"] for kind in ("mixer", "ffn", "norm", "residual")]
-    nodes.append(("head", architecture["head"]))
-    if architecture["final_norm"] is not None:
-        nodes.append(("norm", architecture["final_norm"]))
-    for kind, node in nodes:
-        if variant := get_registry().get(kind, node["type"]).variant(node["params"]):
-            node["class"] = variant
 
 
 def compile_to_hf_model(ir: ModelIR, seed: int | None = None) -> EulerStackForCausalLM:

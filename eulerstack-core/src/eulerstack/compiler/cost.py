@@ -144,10 +144,9 @@ def model_cost(ir: ModelIR, registry: Registry | None = None, element_bytes: int
             if layer not in by_value:
                 by_value[layer] = pricer.layer(layer)
             known[id(layer)] = by_value[layer]
-    position = primitive_of(registry, "position", ir.embedding["positional"])
     return ModelCost(
         embedding=dims.vocab_size * dims.d_model,
-        positions=ask(registry, position, Cost, position.cost, dims, ir.embedding, size),
+        positions=pricer.price("position", ir.position),
         layers=tuple(known[id(layer)] for layer in ir.layers),
         final_norm=0 if ir.final_norm is None else pricer.price("norm", ir.final_norm).params,
         head=pricer.head(ir),
@@ -182,12 +181,12 @@ class _Pricer:
 
     def layer(self, layer: LayerIR) -> LayerCost:
         """The price of one layer."""
-        slots = primitive_of(self.registry, "residual", layer.residual.type).norm_slots
+        residual = primitive_of(self.registry, "residual", layer.residual.type)
         has_ffn = not primitive_of(self.registry, "ffn", layer.ffn.type).absent
-        count = 0 if slots is None else len(slots(layer.norm.position, has_ffn))
+        slots = ask(self.registry, residual, tuple, residual.norm_slots, layer.norm.position, has_ffn)
         return LayerCost(
             self.price("mixer", layer.mixer),
             self.price("ffn", layer.ffn),
-            (self.price("norm", layer.norm),) * count,
+            (self.price("norm", layer.norm),) * len(slots),
             self.price("residual", layer.residual),
         )

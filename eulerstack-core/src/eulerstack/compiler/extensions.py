@@ -10,11 +10,11 @@ from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
-from eulerstack.dsl.paths import claimed_key
 from eulerstack.errors import CompileError, Diagnostic, msg
 from eulerstack.ir.types import ModelIR, thaw
 from eulerstack.plugins.manager import get_registry
 from eulerstack.plugins.primitive import Namespace
+from eulerstack.schema.claims import claimed_key
 
 SEE = "writing-a-plugin.md#a-namespace"
 

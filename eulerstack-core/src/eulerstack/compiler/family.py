@@ -87,7 +87,7 @@ def _meaning(ir: ModelIR, importer: Importer) -> dict[str, Any]:
     dims = {"head_dim": ir.model["head_dim"]}
     return {
         "model": {key: value for key, value in ir.model.items() if key not in _NAMES_ONLY},
-        "embedding": thaw(ir.embedding),
+        "embedding": {**thaw(ir.embedding), "positional": ir.position.type, **thaw(ir.position.params)},
         "layers": [
             importer.canonical(
                 {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 Path = tuple[str | int, ...]
@@ -13,22 +13,11 @@ RESERVED_KEY = r"^(?:experimental|future|vendor\.[A-Za-z0-9_-]+)\.[A-Za-z0-9_.-]
 _reserved = re.compile(RESERVED_KEY).match
 _plain_key = re.compile(r"[\w+-][\w.+-]{0,99}\Z").match
 _SHOWN_CHARACTERS = 60
-_UNFINISHED = re.compile(r"(?:^|\.)(?:experimental|future|vendor\.[^.]+)\.$")
 
 
 def is_reserved(key: str) -> bool:
     """Whether a key lies in a reserved namespace: `experimental.x`, `future.x` or `vendor.<name>.x`."""
     return _reserved(key) is not None
-
-
-def claimed_key(path: str, claimed: Iterable[str]) -> str | None:
-    """Which of the keys in `claimed` stands at a dotted path."""
-    for key in claimed:
-        before = path.removesuffix(key)
-        # experimental.vendor.acme.x is a key of its own, not vendor.acme.x under a mapping called experimental.
-        if before != path and (not before or (before.endswith(".") and not _UNFINISHED.search(before))):
-            return key
-    return None
 
 
 def dotted(path: Sequence[str | int]) -> str:

@@ -35,7 +35,7 @@ def create_masks(
     """Masks by layer type.
 
     Shapes: inputs_embeds (batch, time, d_model); attention_mask (batch, past + time) of 0 and 1, or None.
-    `attention_bias` (config, query indices, key indices) -> (n_heads, time, context) is added to the scores' mask.
+    `attention_bias` (query indices, key indices) -> (n_heads, time, context) is added to the scores' mask.
     Attention layers get what the chosen attention implementation takes (None where it needs no mask); state layers get
     (batch, time) of 0 and 1, or None when nothing is padding.
     """
@@ -121,7 +121,7 @@ def attention_layer_mask(
     queries = torch.arange(inputs_embeds.shape[1], device=device) + first
     keys = torch.arange(mask.shape[-1], device=device) + offset
     dtype = inputs_embeds.dtype
-    bias = attention_bias(config, queries, keys)[None].to(dtype)
+    bias = attention_bias(queries, keys)[None].to(dtype)
     if mask.dtype == torch.bool:
         # The lowest finite number, because a row of -inf (padding) would become NaN.
         return bias.masked_fill(~mask, torch.finfo(dtype).min)

@@ -24,9 +24,6 @@ from eulerstack.hf.configuration import EulerStackConfig
 from eulerstack.hf.masks import create_masks, packed_sequences
 from eulerstack.hf.primitives import primitive_class
 
-# The flash kernels that transformers can hand the logits of attention sinks to.
-FLASH_WITH_SINKS = ["kernels-community/vllm-flash-attn3", "flash_attention_4"]
-
 
 class ScaledEmbedding(nn.Embedding):
     """A token embedding whose output is multiplied by a constant, rounded to the weights' dtype first."""
@@ -42,6 +39,11 @@ class ScaledEmbedding(nn.Embedding):
         return embedded * torch.tensor(self.scale, dtype=embedded.dtype, device=embedded.device)
 
 
+def mixer_features(block: dict[str, Any]) -> dict[str, Any]:
+    """What the mixer of a layer declares about itself to the model around it."""
+    return block["mixer"].get("features", {})
+
+
 class EulerStackDecoderLayer(GradientCheckpointingLayer):
     """One layer. `block` is its part of the architecture."""
 
@@ -49,11 +51,10 @@ class EulerStackDecoderLayer(GradientCheckpointingLayer):
         super().__init__()
         mixer, ffn, norm, residual = block["mixer"], block["ffn"], block["norm"], block["residual"]
         self.mixer = primitive_class("mixer", mixer)(config, mixer["params"], layer_idx)
-        feed_forward = primitive_class("ffn", ffn)(config, ffn["params"])
         # None where the layer is its mixer alone.
-        self.ffn = None if getattr(feed_forward, "absent", False) else feed_forward
+        self.ffn = None if ffn.get("absent") else primitive_class("ffn", ffn)(config, ffn["params"])
         self.residual = primitive_class("residual", residual)(config, residual["params"], norm["position"])
-        for slot in self.residual.norm_slots(norm["position"], self.ffn is not None):
+        for slot in residual["norms"]:
             self.add_module(slot, primitive_class("norm", norm)(config.hidden_size, norm["params"]))
 
     def forward(
@@ -98,24 +99,20 @@ class EulerStackPreTrainedModel(PreTrainedModel):
 
     def __init__(self, config: Any, *args: Any, **kwargs: Any):
         config.verify()
-        blocks = config.architecture["blocks"]
-        position = primitive_class("position", {"type": config.architecture["embedding"]["positional"]})
-        if position.attention_bias is not None:
+        features = [mixer_features(block) for block in config.architecture["blocks"]]
+        unsupported = {backend for each in features for backend in each.get("unsupported", ())}
+        if config.architecture["position"].get("place") == "scores":
             # A bias of its own for every head is an additive mask, which only eager and sdpa take.
-            self._supports_flash_attn = self._supports_flex_attn = self._supports_attention_backend = False
-        mixers = [block["mixer"]["params"] for block in blocks]
-        if any(params.get("softcap") is not None for params in mixers):
-            self._supports_sdpa = False
-        if any(params.get("attention_sinks") is not None for params in mixers):
-            # sdpa, older flash kernels and serving engines would leave the sinks out without a word.
-            self._supports_sdpa = self._supports_attention_backend = False
-            self._compatible_flash_implementations = FLASH_WITH_SINKS
-        if any(params.get("window_mode") == "dilated" for params in mixers):
-            # Flash kernels know windows, but no gaps in them.
-            self._supports_flash_attn = self._supports_attention_backend = False
-        if any(params.get("latent_dim") is not None for params in mixers):
-            # Serving engines make room for heads of config.head_dim in queries, keys and values alike.
-            self._supports_attention_backend = False
+            unsupported |= {"flash", "flex", "serving"}
+        self._supports_sdpa = "sdpa" not in unsupported
+        self._supports_flash_attn = "flash" not in unsupported
+        self._supports_flex_attn = "flex" not in unsupported
+        self._supports_attention_backend = "serving" not in unsupported
+        kernels = [each["flash_kernels"] for each in features if "flash_kernels" in each]
+        if kernels:
+            self._compatible_flash_implementations = [
+                kernel for kernel in kernels[0] if all(kernel in others for others in kernels)
+            ]
         super().__init__(config, *args, **kwargs)
 
     @torch.no_grad()
@@ -137,9 +134,13 @@ class EulerStackModel(EulerStackPreTrainedModel):
         blocks = [architecture["blocks"][index] for index in architecture["layers"]]
         scale = config.hidden_size**0.5 if embedding["scale"] == "sqrt_d_model" else embedding["scale"]
         self.embed_tokens = ScaledEmbedding(config.vocab_size, config.hidden_size, config.pad_token_id, scale)
-        position = primitive_class("position", {"type": embedding["positional"]})
-        self.position = position(config) if position.additive else None
-        self.attention_bias = position.attention_bias
+        # Where positions are the mixers' business, the model has no part of its own for them.
+        position = architecture["position"]
+        self.position: Any = None
+        if "place" in position:
+            self.position = primitive_class("position", position)(config, position["params"])
+        self.adds_positions = position.get("place") == "embeddings"
+        self.attention_bias = self.position.attention_bias if position.get("place") == "scores" else None
         self.dropout = nn.Dropout(architecture["training_hints"]["dropout"])
         self.layers = nn.ModuleList(
             [EulerStackDecoderLayer(config, block, layer_idx) for layer_idx, block in enumerate(blocks)]
@@ -155,17 +156,11 @@ class EulerStackModel(EulerStackPreTrainedModel):
         self.rope_of_layer: list[int | None] = []
         self.layer_types = list(config.layer_types)
         for block in blocks:
-            params = block["mixer"]["params"]
-            if not isinstance(params.get("rope"), dict):
-                self.rope_of_layer.append(None)
-                continue
-            # Latent attention rotates a part of the head that has a width of its own.
-            rope = {**params["rope"], "head_dim": params.get("rope_head_dim") or config.head_dim}
-            if rope not in ropes:
+            rope = mixer_features(block).get("rotation")
+            if rope is not None and rope not in ropes:
                 ropes.append(rope)
-            self.rope_of_layer.append(ropes.index(rope))
-        rotary = {"type": "rope"}
-        self.rotary_embs = nn.ModuleList([primitive_class("position", rotary)(config, rope) for rope in ropes])
+            self.rope_of_layer.append(None if rope is None else ropes.index(rope))
+        self.rotary_embs = nn.ModuleList([primitive_class("position", rope)(config, rope["params"]) for rope in ropes])
         self.gradient_checkpointing = False
         self.post_init()
 
@@ -203,7 +198,7 @@ class EulerStackModel(EulerStackPreTrainedModel):
             )
 
         hidden_states = inputs_embeds
-        if self.position is not None:
+        if self.adds_positions:
             hidden_states = hidden_states + self.position(position_ids)
         hidden_states = self.dropout(hidden_states)
         if STATE_LAYER_TYPE in self.layer_types:
@@ -283,8 +278,8 @@ class EulerStackForCausalLM(EulerStackPreTrainedModel, GenerationMixin):
         return super().resize_token_embeddings(*args, **kwargs)
 
     def _get_static_cache_init_shape(self) -> Any:
-        # Latents have another width than heads, so such a cache is shaped by its first tokens.
-        if any(block["mixer"]["params"].get("latent_dim") for block in (self.config.architecture or {})["blocks"]):
+        # Where keys and values have widths of their own, such a cache is shaped by its first tokens.
+        if any(mixer_features(block).get("lazy_cache") for block in (self.config.architecture or {})["blocks"]):
             return None
         return super()._get_static_cache_init_shape()
 

@@ -9,4 +9,4 @@ from eulerstack.schema.sizes import dims_from
 
 def dims_of(ir: ModelIR) -> Dims:
     """`Dims` of a model."""
-    return dims_from(ir.model, ir.embedding["positional"])
+    return dims_from(ir.model, ir.position.type)

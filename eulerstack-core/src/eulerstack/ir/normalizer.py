@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from eulerstack.dsl.paths import claimed_key, is_reserved
+from eulerstack.dsl.paths import is_reserved
 from eulerstack.dsl.source import Spec, as_spec
 from eulerstack.errors import Diagnostic, Message, NormalizationError, msg
 from eulerstack.ir.lookup import primitive_of
@@ -20,6 +20,7 @@ from eulerstack.ir.types import FrozenMapping, LayerIR, ModelIR, NormIR, Primiti
 from eulerstack.plugins.manager import Registry, get_registry
 from eulerstack.plugins.primitive import Kind
 from eulerstack.schema.assemble import assemble
+from eulerstack.schema.claims import claimed_key
 from eulerstack.schema.compatibility import check_compatibility
 from eulerstack.schema.defaults import complete, complete_words
 from eulerstack.schema.overrides import applied
@@ -124,8 +125,9 @@ class _Normalizer:
     def model_ir(self) -> ModelIR:
         """The whole model."""
         model = self._model()
-        embedding = self._embedding(model)
-        context = {"model": model, "embedding": embedding}
+        embedding = self._embedding()
+        position = self._position(model, embedding)
+        context = {"model": model, "embedding": {**embedding, "positional": position.type, **position.params}}
         head = self._primitive("head", self.spec["head"], context, "head")
         embedding["tie_word_embeddings"] = self._tied(head, embedding)
         templates = {
@@ -139,6 +141,7 @@ class _Normalizer:
             model=FrozenMapping(model),
             tokenizer_contract=self._section("tokenizer_contract"),
             embedding=FrozenMapping(embedding),
+            position=position,
             layers=layers,
             final_norm=None if last.position == "post" else PrimitiveIR(last.type, last.params, last.location),
             head=head,
@@ -165,12 +168,14 @@ class _Normalizer:
         model = complete_model(given)
         return {word: model[word] for word in ir_words("model")}
 
-    def _embedding(self, model: Data) -> Data:
+    def _embedding(self) -> Data:
+        return {word: self.spec["embedding"][word] for word in ir_words("embedding")}
+
+    def _position(self, model: Data, embedding: Data) -> PrimitiveIR:
         given = self.spec["embedding"]
-        position = primitive_of(self.registry, "position", given["positional"], self.locate("embedding.positional"))
-        words = complete_words(position.inline, given)
-        shared = {word: given[word] for word in ir_words("embedding")}
-        return {**shared, **position.resolve(words, {"model": model, "embedding": {**shared, **words}})}
+        context = {"model": model, "embedding": {**embedding, "positional": given["positional"]}}
+        named = {**given, "type": given["positional"]}
+        return self._primitive("position", named, context, "embedding")
 
     def _tied(self, head: PrimitiveIR, embedding: Data) -> bool:
         """Whether `lm_head` is the embedding's table: what the head's own word says, or else the embedding's."""

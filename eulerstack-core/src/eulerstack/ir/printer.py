@@ -39,8 +39,7 @@ def to_spec(ir: ModelIR, registry: Registry | None = None) -> Data:
     spec: Data = {"schema_version": ir.schema_version}
     for section in ("model", "tokenizer_contract"):
         spec[section] = _ordered(getattr(ir, section), ir_words(section))
-    position = primitive_of(registry, "position", ir.embedding["positional"])
-    spec["embedding"] = _ordered(ir.embedding, (*ir_words("embedding"), *position.inline))
+    spec["embedding"] = _embedding(registry, ir)
     spec["layer_templates"] = templates
     spec["layer_schedule"] = _schedule(ir, uses)
     spec["head"] = _primitive(registry, "head", ir.head)
@@ -77,6 +76,12 @@ def _primitive(registry: Registry, kind: Kind, node: PrimitiveIR, **beside: Any)
         return {"type": node.type, **beside, **words, **_ordered(rest, ())}
     block = _ordered(rest, primitive.schema.get("properties", {}))
     return {"type": node.type, **beside, **words, primitive.block_name: block}
+
+
+def _embedding(registry: Registry, ir: ModelIR) -> Data:
+    position = _primitive(registry, "position", ir.position)
+    own = {"type": ir.embedding["type"], "positional": position.pop("type")}
+    return {**own, **_ordered(ir.embedding, ir_words("embedding")), **position}
 
 
 def _template(registry: Registry, layer: LayerIR) -> Data:
@@ -198,6 +203,7 @@ def to_data(ir: ModelIR) -> Data:
         "model": thaw(ir.model),
         "tokenizer_contract": thaw(ir.tokenizer_contract),
         "embedding": thaw(ir.embedding),
+        "position": _node(ir.position),
         "blocks": [_block(layer) for layer in blocks],
         "layers": indices,
         "final_norm": None if ir.final_norm is None else _node(ir.final_norm),
@@ -242,6 +248,7 @@ def from_data(data: Mapping[str, Any]) -> ModelIR:
         model=FrozenMapping(data["model"]),
         tokenizer_contract=FrozenMapping(data["tokenizer_contract"]),
         embedding=FrozenMapping(data["embedding"]),
+        position=_read_node(data["position"]),
         layers=tuple(blocks[index] for index in data["layers"]),
         final_norm=None if final_norm is None else _read_node(final_norm),
         head=_read_node(data["head"]),

@@ -20,14 +20,16 @@ _LAYERS = re.compile(r"layers\[(\d+)\.\.(\d+)\]\.(.*)", re.DOTALL)
 def take_out(data: Any, path: str = "") -> tuple[Any, dict[str, Any]]:
     """`data` without its reserved keys, and {dotted path: value} of them.
 
-    The parameter block of a third party's type bears that type's name and stays.
+    The parameter block of a third party's type bears that type's name and stays; so does that of the embedding's
+    `positional`.
     """
     found: dict[str, Any] = {}
     if isinstance(data, Mapping):
         kept = {}
         for key, value in data.items():
             inner = f"{path}.{key}" if path else str(key)
-            if is_reserved(str(key)) and key != data.get("type"):
+            chosen = data.get("positional" if path == "embedding" else "type")
+            if is_reserved(str(key)) and key != chosen:
                 found[inner] = value
                 continue
             kept[key], below = take_out(value, inner)

@@ -97,7 +97,8 @@ class ModelIR:
 
     `model` holds the sizes under their YAML names, complete: name, d_model, vocab_size, max_seq_len, n_heads,
     n_kv_heads, head_dim, d_ff, norm_eps, residual_multiplier, initializer_range, dtype, family_hint, target_params.
-    `embedding` holds type, positional and its own words, tie_word_embeddings (agreed with the head's) and scale.
+    `embedding` holds type, tie_word_embeddings (agreed with the head's) and scale; `position` is what its `positional`
+    chose.
     `extensions` maps the dotted path of each reserved-namespace key to its value, complete where a plugin claims the
     key, and holds the defaults of the words that plugins add to sections; `locations` says where the keys stand.
     """
@@ -106,6 +107,7 @@ class ModelIR:
     model: FrozenMapping
     tokenizer_contract: FrozenMapping
     embedding: FrozenMapping
+    position: PrimitiveIR
     layers: tuple[LayerIR, ...]
     final_norm: PrimitiveIR | None
     head: PrimitiveIR

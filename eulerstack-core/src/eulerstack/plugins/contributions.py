@@ -46,6 +46,9 @@ TYPE_OF_HOOK: dict[str, type] = {
 FRAGMENT_PLACES = ("", "model", "tokenizer_contract", "embedding", "head", "training_hints", "compatibility")
 # Tables of weights are large and one command needs them, so they are asked for only then.
 ON_DEMAND = ("eulerstack_importers",)
+# Kinds that a later version of the language will have a place for, and what the others must declare.
+WITHOUT_A_PLACE = ("integrator", "memory")
+NEEDED = {"mixer": "cache", "residual": "norm_slots"}
 VENDOR_NAME = re.compile(r"vendor\.[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)+")
 CLASS_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
@@ -182,7 +185,40 @@ def _check_primitive(hook: str, primitive: Primitive) -> None:
         )  # fmt: skip
     if not isinstance(primitive.name, str) or not primitive.name:
         raise PluginFault(msg("{hook} returned a primitive without a name", hook=hook))
+    _check_contract(primitive)
+    if not _needs_class(primitive):
+        return
     if not isinstance(primitive.module, str) or not CLASS_PATH.fullmatch(primitive.module):
+        raise PluginFault(
+            msg("the module of {name} is {got}, not of the form package.module:Class", name=primitive.name,
+                got=repr(primitive.module))
+        )  # fmt: skip
+
+
+def _needs_class(primitive: Primitive) -> bool:
+    """Whether a model has a module of this primitive, or may have one."""
+    return not primitive.absent and not (primitive.kind == "position" and primitive.module == "")
+
+
+def _check_contract(primitive: Primitive) -> None:
+    """What each kind must declare, because the core can't find it out."""
+    if primitive.kind in WITHOUT_A_PLACE:
+        raise PluginFault(
+            msg("{name} is of the kind {kind}, for which this version of the language has no place",
+                name=primitive.name, kind=primitive.kind)
+        )  # fmt: skip
+    needed = NEEDED.get(primitive.kind)
+    if needed is not None and not callable(getattr(primitive, needed)):
+        raise PluginFault(
+            msg("{name}, of the kind {kind}, declares no {needed}", name=primitive.name, kind=primitive.kind,
+                needed=needed)
+        )  # fmt: skip
+    if primitive.place not in ("embeddings", "scores", "mixers"):
+        raise PluginFault(
+            msg("{name} has the place {place}, not one of: {places}", name=primitive.name, place=repr(primitive.place),
+                places="embeddings, scores, mixers")
+        )  # fmt: skip
+    if primitive.place != "mixers" and primitive.module == "":
         raise PluginFault(
             msg("the module of {name} is {got}, not of the form package.module:Class", name=primitive.name,
                 got=repr(primitive.module))

@@ -86,6 +86,45 @@ class CacheLayer:
 
 
 @dataclass(frozen=True)
+class Rotation:
+    """The rotary tables by which a mixer turns its queries and keys; layers that ask for equal ones share one.
+
+    `position` names the position whose class makes them, from `params`: `forward(hidden_states, position_ids)` ->
+    (cos, sin), which the mixer's `forward` is given as `position_embeddings`.
+    """
+
+    position: str
+    params: Params
+
+
+Backend = Literal["sdpa", "flash", "flex", "serving"]
+
+
+@dataclass(frozen=True)
+class Features:
+    """What the model around a mixer has to know about it.
+
+    rotation        the rotary tables it wants; None: `position_embeddings` is None
+    unsupported     implementations of attention that would leave a part of it out, and are therefore refused: "sdpa",
+                    "flash", "flex", and "serving" for the engines that bring their own through transformers'
+                    attention interface
+    flash_kernels   the only flash kernels that know all of it; (): every one
+    lazy_cache      its keys and values have other widths than head_dim, so that a static cache takes its shapes from
+                    the first tokens
+    """
+
+    rotation: Rotation | None = None
+    unsupported: tuple[Backend, ...] = ()
+    flash_kernels: tuple[str, ...] = ()
+    lazy_cache: bool = False
+
+
+# Where a position acts: its class adds vectors to the embeddings, adds a bias to the attention scores of every head,
+# or leaves all to the mixers that ask for it.
+PositionPlace = Literal["embeddings", "scores", "mixers"]
+
+
+@dataclass(frozen=True)
 class Problem:
     """A contradiction that a primitive's `checks` found; `path` is relative to the primitive's own block."""
 
@@ -117,6 +156,14 @@ def _always(params: Params) -> bool:
     return True
 
 
+def _no_features(dims: Dims, params: Params) -> Features:
+    return Features()
+
+
+def _no_fields(params: Params, model: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {}
+
+
 def _free(dims: Dims, params: Params, element_bytes: int) -> Cost:
     return Cost()
 
@@ -133,24 +180,31 @@ class Primitive:
     resolve   (params, model) -> params: fills what depends on other parts of the spec; `model` is the complete mapping
               {"model": …, "embedding": …}; the result holds no "inherit" value any more
     checks    (dims, params) -> problems that make the spec a CompatibilityError
-    cache     params -> CacheLayer (mixers only)
+    cache     params -> CacheLayer (mixers only, and needed there)
+    features  (dims, params) -> Features (mixers only)
     state     the words of a template's `state` block that are true of it ("kv_cache", "ssm_state")
     one_state   whether these words are names of one and the same state, of which a spec may use either
     lm_head     params -> whether the head projects with the model's `lm_head`, a matrix (vocab_size, d_model) that
               `tie_word_embeddings` may share with the embedding (heads only). Its parameters are counted by the core,
               all others and every FLOP of the head by `cost`
-    norm_slots  (norms' position, whether there is an ffn) -> names of the norms of a layer (residuals only)
-    absent      the layer has no such part (ffns only): the class is built, says the same, and is thrown away
+    norm_slots  (norms' position, whether there is an ffn) -> names of the norms of a layer (residuals only, and needed
+              there)
+    absent      the layer has no such part (ffns only); then there is no class, and `module` is ""
+    place     where a position acts (positions only)
+    config_fields  (params, model) -> config.json's names, in transformers' spelling, for what the primitive says; the
+              first layer speaks for all layers
     tensor_parallel  params -> {submodule: style}, as transformers' plans name them
     module    "package.module:Class", imported only to build or export
     implementations  params -> "package.module:Class", where the class depends on the parameters; None: always `module`
     reference "package.module:function": a naive implementation for tests and readers
+    requires  distributions without which the primitive can't run; a spec that uses it then is a CompatibilityError
+    paper     where it was published, "arXiv:2405.21060"
     """
 
     name: str
     kind: Kind
     summary: str
-    module: str
+    module: str = ""
     implementations: Callable[[Params], str] | None = None
     paper: str = ""
     schema: Mapping[str, Any] | None = None
@@ -160,11 +214,14 @@ class Primitive:
     resolve: Callable[[Params, Mapping[str, Any]], Params] = _unchanged
     checks: Callable[[Dims, Params], Iterable[Problem]] = _no_problems
     cache: Callable[[Params], CacheLayer] | None = None
+    features: Callable[[Dims, Params], Features] = _no_features
     state: tuple[str, ...] = ()
     one_state: bool = False
     lm_head: Callable[[Params], bool] = _always
     norm_slots: Callable[[str, bool], tuple[str, ...]] | None = None
     absent: bool = False
+    place: PositionPlace = "mixers"
+    config_fields: Callable[[Params, Mapping[str, Any]], Mapping[str, Any]] = _no_fields
     tensor_parallel: Callable[[Params], Mapping[str, str]] | None = None
     kernels: tuple[Kernel, ...] = ()
     requires: tuple[str, ...] = ()

@@ -155,6 +155,8 @@ def _with_positions(embedding: Schema, positions: Iterable[Primitive]) -> Schema
         if position.name != properties["positional"]["default"]:
             condition["required"] = ["positional"]
         words = {**properties, **foreign, **position.inline}
+        if position.schema is not None:
+            words[position.block_name] = {"type": "object", **position.schema}
         rules.append({"if": condition, "then": {"properties": words, "additionalProperties": False}})
     return {**embedding, **_by_type(rules)}
 

@@ -10,7 +10,7 @@ from eulerstack.dsl.source import Spec, as_spec
 from eulerstack.dsl.suggest import MANY, nearest
 from eulerstack.errors import Collector, Message, msg
 from eulerstack.schema import overrides, sections
-from eulerstack.schema.packages import package_of
+from eulerstack.schema.packages import is_installed, package_of
 from eulerstack.schema.parts import Part, Parts
 from eulerstack.schema.planned import is_planned_type, is_planned_value, is_planned_word
 from eulerstack.schema.words import FOREIGN_VALUES, one_of
@@ -96,9 +96,12 @@ class _Checker:
     def _require(self, kind: str, given: Mapping[str, Any], path: str, word: str = "type") -> None:
         name = self._parts.type_of(kind, given, word)
         installed = self._registry.names(kind)
-        if name is None or name in installed:
+        if name is None:
             return
         path = f"{path}.{word}" if word in given else path
+        if name in installed:
+            self._required(kind, name, path)
+            return
         if is_planned_type(kind, name):
             what = msg("{word} is a word of the language that this version does not implement", word=name)
             self._add(
@@ -111,6 +114,17 @@ class _Checker:
         else:
             what = msg("no installed plugin provides the {kind} {name}", kind=kind, name=name)
         self._add(path, what, self._fix_missing(kind, name, word, installed), "reference/errors.md#missing-primitive")
+
+    def _required(self, kind: str, name: str, path: str) -> None:
+        """That what the primitive itself needs is installed; looked up, never imported."""
+        for package in self._registry.get(kind, name).requires:
+            if not is_installed(package):
+                self._add(
+                    path,
+                    msg("{name} needs the package {package}, which is not installed", name=name, package=package),
+                    msg("pip install {package}", package=package),
+                    "reference/errors.md#missing-primitive",
+                )
 
     def _fix_missing(self, kind: str, name: str, word: str, installed: list[str]) -> Message:
         if package := package_of(kind, name):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.metadata import PackageNotFoundError, version
+
 PACKAGES: dict[str, dict[str, tuple[str, ...]]] = {
     "eulerstack-mixers": {
         "mixer": ("attention", "hyena", "mamba", "retnet"),
@@ -14,6 +16,15 @@ PACKAGES: dict[str, dict[str, tuple[str, ...]]] = {
     "eulerstack-ttt": {"mixer": ("ttt_layer",)},
 }
 """The words of each package by kind."""
+
+
+def is_installed(package: str) -> bool:
+    """Whether the distribution called `package` is installed here."""
+    try:
+        version(package)
+    except PackageNotFoundError:
+        return False
+    return True
 
 
 def package_of(kind: str, name: str) -> str | None:

@@ -85,8 +85,7 @@ class Parts:
     def norm_count(self, residual: Part, position: str, has_ffn: bool) -> int:
         """The norms that a layer of this residual holds."""
         slots = residual.primitive.norm_slots
-        if slots is None:
-            return 2
+        assert slots is not None, "a residual without norm_slots is not registered"
         return self.guarded(residual.primitive, residual.path, lambda: len(slots(position, has_ffn))) or 0
 
     def guarded(self, primitive: Primitive, path: str, call: Callable[[], Result]) -> Result | None:

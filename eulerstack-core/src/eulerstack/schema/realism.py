@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from eulerstack.dsl.paths import claimed_key, is_reserved
+from eulerstack.dsl.paths import is_reserved
 from eulerstack.errors import Finding, Message, msg
 from eulerstack.plugins.primitive import Rule
+from eulerstack.schema.claims import claimed_key
 
 
 def findings(ir: Any, registry: Any = None, spec: Mapping[str, Any] | None = None) -> list[Finding]:

@@ -232,7 +232,7 @@ def let() -> Schema:
 
 
 def ir_words(name: str) -> tuple[str, ...]:
-    """The words of a section that the IR holds: all but those that only serve to compute others."""
+    """The words of a section that the IR holds there: all but those that only serve to find others, or a primitive."""
     schemas = {
         "model": model,
         "tokenizer_contract": tokenizer_contract,
@@ -240,4 +240,4 @@ def ir_words(name: str) -> tuple[str, ...]:
         "training_hints": training_hints,
         "compatibility": compatibility,
     }
-    return tuple(word for word in schemas[name]()["properties"] if word != "mlp_ratio")
+    return tuple(word for word in schemas[name]()["properties"] if word not in ("mlp_ratio", "positional"))

@@ -21,7 +21,8 @@ from dataclasses import replace
 from typing import Any
 
 from eulerstack.errors import msg
-from eulerstack.plugins import CacheLayer, Cost, Dims, Primitive, Problem
+from eulerstack.plugins import CacheLayer, Cost, Dims, Features, Primitive, Problem, Rotation
+from eulerstack.plugins.primitive import Backend
 from eulerstack_mixers.declarations.latent_attention import LATENT_WORDS, check_latent, latent_cost, resolve_latent
 from eulerstack_mixers.declarations.rope_scaling import SEE as SEE_ROPE
 from eulerstack_mixers.declarations.rope_scaling import check_rope, resolve_scaling, scaling_schema
@@ -29,6 +30,8 @@ from eulerstack_mixers.declarations.words import Schema, block, boolean, choice,
 
 Params = Mapping[str, Any]
 
+# The flash kernels that transformers can hand the logits of attention sinks to.
+FLASH_WITH_SINKS = ("kernels-community/vllm-flash-attn3", "flash_attention_4")
 SEE_WINDOW = "reference/errors.md#attention-window"
 
 ROPE_OVERRIDE: Schema = {
@@ -254,6 +257,26 @@ def cache(params: Params) -> CacheLayer:
     return CacheLayer("sliding_attention", span)
 
 
+def features(dims: Dims, params: Params) -> Features:
+    """The rotation, and which implementations of attention leave a part of this one out."""
+    rope, latent = params["rope"], params["latent_dim"] is not None
+    # sdpa, older flash kernels and serving engines would leave sinks out without a word; sdpa a softcap as well. Flash
+    # kernels know windows, but no gaps in them. Serving engines make room for heads of head_dim everywhere.
+    refused: dict[Backend, bool] = {
+        "sdpa": params["softcap"] is not None or params["attention_sinks"] is not None,
+        "flash": params["window_mode"] == "dilated",
+        "serving": latent or params["window_mode"] == "dilated" or params["attention_sinks"] is not None,
+    }
+    return Features(
+        rotation=Rotation("rope", {**rope, "head_dim": params["rope_head_dim"] if latent else dims.head_dim})
+        if rope
+        else None,
+        unsupported=tuple(backend for backend, refuses in refused.items() if refuses),
+        flash_kernels=FLASH_WITH_SINKS if params["attention_sinks"] is not None else (),
+        lazy_cache=latent,
+    )
+
+
 def tensor_parallel(params: Params) -> Mapping[str, str]:
     """Projections split by heads; they stay whole where something needs all heads at once.
 
@@ -284,6 +307,8 @@ ATTENTION = Primitive(
     checks=checks,
     cost=cost,
     cache=cache,
+    features=features,
+    config_fields=lambda params, model: {"attention_dropout": params["attn_drop"]},
     state=("kv_cache",),
     tensor_parallel=tensor_parallel,
 )

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from eulerstack.plugins import Cost, Dims, Primitive
-from eulerstack_mixers.declarations.words import boolean, choice
+from eulerstack_mixers.declarations.words import boolean, choice, hidden_act
 
 
 def cost(dims: Dims, params: Mapping[str, Any], element_bytes: int) -> Cost:
@@ -38,5 +38,6 @@ MLP = Primitive(
         "bias": boolean("Biases on both projections.", False),
     },
     cost=cost,
+    config_fields=hidden_act,
     tensor_parallel=lambda params: {"up_proj": "colwise", "down_proj": "rowwise"},
 )

@@ -9,6 +9,5 @@ NO_FFN = Primitive(
     kind="ffn",
     summary="no feed-forward block and none of its norms: the layer is its mixer alone",
     paper="arXiv:2312.00752",
-    module="eulerstack_mixers.modules.no_ffn:NoFFN",
     absent=True,
 )

@@ -35,6 +35,10 @@ def _layernorm_cost(dims: Dims, params: Params, element_bytes: int) -> Cost:
     return Cost(params=dims.d_model * (2 if params["bias"] else 1))
 
 
+def _config_fields(params: Params, model: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {"rms_norm_eps": params["eps"]}
+
+
 NORMS = (
     Primitive(
         name="rmsnorm",
@@ -49,6 +53,7 @@ NORMS = (
         },
         resolve=_resolve,
         cost=_rmsnorm_cost,
+        config_fields=_config_fields,
     ),
     Primitive(
         name="layernorm",
@@ -60,5 +65,6 @@ NORMS = (
         inline={"eps": EPS, "bias": boolean("Add a learned bias.", True)},
         resolve=_resolve,
         cost=_layernorm_cost,
+        config_fields=_config_fields,
     ),
 )

@@ -51,6 +51,29 @@ def _check_rope(dims: Dims, params: Params) -> Iterable[Problem]:
     )
 
 
+def _config_fields(params: Params, model: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {"rope_parameters": rope_parameters(params, model["max_seq_len"])}
+
+
+def rope_parameters(params: Params, max_seq_len: int) -> dict[str, Any]:
+    """The rotary words in transformers' spelling."""
+    parameters: dict[str, Any] = {"rope_type": "default", "rope_theta": params["rope_theta"]}
+    if params["rope_partial_factor"] != 1.0:
+        parameters["partial_rotary_factor"] = params["rope_partial_factor"]
+    scaling = params["rope_scaling"]
+    if scaling is None:
+        return parameters
+    parameters["rope_type"] = scaling["type"]
+    for key, value in scaling.items():
+        if key == "original_max_seq_len":
+            # transformers' dynamic rule starts from max_position_embeddings and knows no other length.
+            if scaling["type"] != "dynamic":
+                parameters["original_max_position_embeddings"] = max_seq_len if value is None else value
+        elif key != "type" and value is not None:
+            parameters[key] = value
+    return parameters
+
+
 def _learned_cost(dims: Dims, params: Params, element_bytes: int) -> Cost:
     return Cost(params=dims.max_seq_len * dims.d_model)
 
@@ -66,6 +89,7 @@ POSITIONS = (
         inline=ROPE_WORDS,
         resolve=_resolve_rope,
         checks=_check_rope,
+        config_fields=_config_fields,
     ),
     Primitive(
         name="alibi",
@@ -73,6 +97,7 @@ POSITIONS = (
         summary="attention scores fall linearly with distance, at a slope of their own for each head",
         paper="arXiv:2108.12409",
         module="eulerstack_mixers.modules.positions_alibi:AlibiBias",
+        place="scores",
         reference="eulerstack_mixers.reference.positions:alibi_slopes",
     ),
     Primitive(
@@ -80,6 +105,7 @@ POSITIONS = (
         kind="position",
         summary="a table of max_seq_len learned vectors, added to the embeddings",
         module="eulerstack_mixers.modules.positions_learned:LearnedPositions",
+        place="embeddings",
         reference="eulerstack_mixers.reference.positions:learned_positions",
         cost=_learned_cost,
     ),
@@ -88,6 +114,5 @@ POSITIONS = (
         kind="position",
         summary="no positions: only the causal mask tells places apart",
         paper="arXiv:2203.16634",
-        module="eulerstack_mixers.modules.positions_none:NoPositions",
     ),
 )

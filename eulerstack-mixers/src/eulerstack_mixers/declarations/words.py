@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 Schema = dict[str, Any]
 REQUIRED: Any = object()
+# Activations under transformers' names, where those differ from ours.
+ACTIVATION_NAMES = {"swiglu": "silu", "geglu": "gelu", "gelu_tanh": "gelu_pytorch_tanh"}
+
+
+def hidden_act(params: Mapping[str, Any], model: Mapping[str, Any]) -> Mapping[str, Any]:
+    """config.json's name for the activation of a feed-forward block."""
+    activation = params["activation"]
+    return {"hidden_act": ACTIVATION_NAMES.get(activation, activation)}
 
 
 def _with_default(schema: Schema, default: Any) -> Schema:

@@ -149,7 +149,7 @@ def gated_decoder_config(ir: Any, **words: Any) -> dict[str, Any]:
         "max_position_embeddings": ir.model["max_seq_len"],
         "initializer_range": ir.model["initializer_range"],
         "rms_norm_eps": ir.model["norm_eps"],
-        "rope_parameters": write_rope(ir.embedding, ir.model["max_seq_len"]),
+        "rope_parameters": write_rope(ir.position.params, ir.model["max_seq_len"]),
         "attention_dropout": attention.get("attn_drop", 0.0),
         "tie_word_embeddings": ir.embedding["tie_word_embeddings"],
         "dtype": ir.model["dtype"],

@@ -117,7 +117,7 @@ def to_config(ir: Any) -> dict[str, Any]:
         v_head_dim=attention.get("v_head_dim") or ir.model["head_dim"],
         first_k_dense_replace=len(ir.layers),
         num_nextn_predict_layers=0,
-        rope_interleave=ir.embedding.get("rope_interleaved", False),
+        rope_interleave=ir.position.params.get("rope_interleaved", False),
         attention_bias=attention.get("qkv_bias", False),
     )
 

@@ -122,10 +122,10 @@ def _yarn_attention(given: Mapping[str, Any]) -> dict[str, float]:
     return {}
 
 
-def write_rope(embedding: Mapping[str, Any], max_seq_len: int) -> dict[str, Any]:
-    """`rope_parameters` for the complete `embedding` words of an IR; the reverse of `read_rope`."""
-    parameters: dict[str, Any] = {"rope_type": "default", "rope_theta": embedding.get("rope_theta", 10000.0)}
-    scaling = embedding.get("rope_scaling")
+def write_rope(words: Mapping[str, Any], max_seq_len: int) -> dict[str, Any]:
+    """`rope_parameters` for the complete words of an IR's position; the reverse of `read_rope`."""
+    parameters: dict[str, Any] = {"rope_type": "default", "rope_theta": words.get("rope_theta", 10000.0)}
+    scaling = words.get("rope_scaling")
     if scaling is None:
         return parameters
     parameters["rope_type"] = scaling["type"]

@@ -21,13 +21,14 @@ def alibi_slopes(n_heads: int) -> list[float]:
 
 
 class AlibiBias(nn.Module):
-    """Computes the bias from a config alone; it holds nothing."""
+    """Computes the bias from the number of heads; it holds nothing."""
 
-    additive = False
+    def __init__(self, config: Any, params: dict[str, Any]):
+        super().__init__()
+        self.n_heads = config.num_attention_heads
 
-    @staticmethod
-    def attention_bias(config: Any, queries: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
+    def attention_bias(self, queries: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
         """-slope·(query - key) in float32; indices count tokens of the cache, padding included."""
-        slopes = torch.tensor(alibi_slopes(config.num_attention_heads), device=keys.device)
+        slopes = torch.tensor(alibi_slopes(self.n_heads), device=keys.device)
         distance = (keys[None, :] - queries[:, None]).float()
         return slopes[:, None, None] * distance

@@ -13,8 +13,5 @@ from torch import nn
 class LearnedPositions(nn.Embedding):
     """A table of positions. A position beyond the table is an IndexError of the embedding."""
 
-    additive = True
-    attention_bias = None
-
-    def __init__(self, config: Any):
+    def __init__(self, config: Any, params: dict[str, Any]):
         super().__init__(config.max_position_embeddings, config.hidden_size)

@@ -37,9 +37,6 @@ class RotaryEmbedding(nn.Module):
     outgrows the original length is rotated otherwise than its beginning was.
     """
 
-    additive = False
-    attention_bias = None
-
     def __init__(self, config: Any, params: dict[str, Any]):
         super().__init__()
         self.width = int(params["head_dim"] * params["partial_factor"])

@@ -13,8 +13,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from eulerstack_mixers.modules.placement import norm_slots
-
 Branch = Callable[[torch.Tensor], torch.Tensor]
 
 
@@ -46,11 +44,6 @@ class ResidualBase(nn.Module):
 class SequentialResidual(ResidualBase):
     """x ← x + s·mixer(x), then x ← x + s·ffn(x), with norms where the position says."""
 
-    @staticmethod
-    def norm_slots(position: str, has_ffn: bool) -> tuple[str, ...]:
-        """Names of the norms that the layer holds for this residual."""
-        return norm_slots("sequential", position, has_ffn)
-
     def forward(self, layer: Any, hidden_states: torch.Tensor, mixer: Branch) -> torch.Tensor:
         if layer.ffn is None:
             return self.alone(layer, hidden_states, mixer)
@@ -70,11 +63,6 @@ class SequentialResidual(ResidualBase):
 
 class ParallelResidual(ResidualBase):
     """x ← x + s·mixer(n) + s·ffn(n): both branches read the same, once normalised, input."""
-
-    @staticmethod
-    def norm_slots(position: str, has_ffn: bool) -> tuple[str, ...]:
-        """Names of the norms that the layer holds for this residual."""
-        return norm_slots("parallel", position, has_ffn)
 
     def forward(self, layer: Any, hidden_states: torch.Tensor, mixer: Branch) -> torch.Tensor:
         if layer.ffn is None:

@@ -162,7 +162,7 @@ class Retention(nn.Module):
         self.scaling = self.key_dim**-0.5
         self.chunk_size = params["chunk_size"] if params["chunkwise"] else None
         self.rotates = params["rope"]
-        self.theta = config.architecture["embedding"].get("rope_theta", 10000.0)
+        self.theta = config.architecture["position"]["params"].get("rope_theta", 10000.0)
         self.eps = config.architecture["model"]["norm_eps"]
         value_width = self.num_heads * self.value_dim
         self.q_proj = nn.Linear(config.hidden_size, self.num_heads * self.key_dim, bias=False)

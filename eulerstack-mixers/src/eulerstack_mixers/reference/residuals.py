@@ -1,6 +1,6 @@
 """Layers from their definitions: where norms stand and how branches are added.
 
-`mixer` and `ffn` map (time, d_model) to itself; `norms` holds a function for every slot of `modules/placement.py`.
+`mixer` and `ffn` map (time, d_model) to itself; `norms` holds a function for every slot of `declarations/residuals.py`.
 """
 
 from __future__ import annotations

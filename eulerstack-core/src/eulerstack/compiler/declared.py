@@ -1,0 +1,102 @@
+"""What exports, which have no declarations, must know of them: written into the architecture of `config.json`.
+
+    class          of any node whose class depends on its parameters: its name
+    features       of a mixer: the `Features` that differ from their defaults
+    absent         of a feed-forward block that a layer does without: true
+    norms          of a residual: the names of the norms that its layer holds
+    place          of a position that acts on embeddings or scores: which
+    lm_head        of a head that does without the matrix of that name: false
+    config_fields  of the whole: config.json's names for what primitives say
+
+The IR is the rest; it is complete without these, and reading it back leaves them out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from typing import Any
+
+from eulerstack.ir.dims import dims_of
+from eulerstack.ir.printer import to_data
+from eulerstack.ir.types import ModelIR, thaw
+from eulerstack.plugins.asking import ask
+from eulerstack.plugins.manager import Registry, get_registry
+from eulerstack.plugins.primitive import Dims, Features, Kind, Params, Primitive
+
+LAYER_KINDS: tuple[Kind, ...] = ("mixer", "ffn", "norm", "residual")
+
+
+def architecture_of(ir: ModelIR) -> dict[str, Any]:
+    """The IR as JSON, with what exports must know of declarations."""
+    registry, dims = get_registry(), dims_of(ir)
+    architecture = to_data(ir)
+    for kind, node in _nodes(architecture):
+        if variant := registry.get(kind, node["type"]).variant(node["params"]):
+            node["class"] = variant
+    for block in architecture["blocks"]:
+        _write_block(registry, dims, block)
+    position = registry.get("position", architecture["position"]["type"])
+    if position.place != "mixers":
+        architecture["position"]["place"] = position.place
+    head = architecture["head"]
+    if not registry.get("head", head["type"]).lm_head(head["params"]):
+        head["lm_head"] = False
+    architecture["config_fields"] = config_fields(registry, architecture)
+    return architecture
+
+
+def _nodes(architecture: dict[str, Any]) -> Iterator[tuple[Kind, dict[str, Any]]]:
+    yield from ((kind, block[kind]) for block in architecture["blocks"] for kind in LAYER_KINDS)
+    yield "position", architecture["position"]
+    yield "head", architecture["head"]
+    if architecture["final_norm"] is not None:
+        yield "norm", architecture["final_norm"]
+
+
+def _write_block(registry: Registry, dims: Dims, block: dict[str, Any]) -> None:
+    """Adds to one distinct layer what its mixer, its feed-forward block and its residual declare."""
+    mixer = block["mixer"]
+    features = features_of(registry, dims, registry.get("mixer", mixer["type"]), mixer["params"])
+    if written := _different(features):
+        mixer["features"] = written
+        rotation = written.get("rotation")
+        if rotation and (variant := registry.get("position", rotation["type"]).variant(rotation["params"])):
+            rotation["class"] = variant
+    has_ffn = not registry.get("ffn", block["ffn"]["type"]).absent
+    if not has_ffn:
+        block["ffn"]["absent"] = True
+    residual = registry.get("residual", block["residual"]["type"])
+    slots = ask(registry, residual, tuple, residual.norm_slots, block["norm"]["position"], has_ffn)
+    block["residual"]["norms"] = list(slots)
+
+
+def features_of(registry: Registry, dims: Dims, mixer: Primitive, params: Params) -> Features:
+    """What a mixer declares. Errors: CompatibilityError that names its plugin when that fails."""
+    return ask(registry, mixer, Features, mixer.features, dims, params)
+
+
+def _different(features: Features) -> dict[str, Any]:
+    """The features that differ from their defaults, as JSON."""
+    written: dict[str, Any] = {}
+    for each in fields(Features):
+        value = getattr(features, each.name)
+        if value == each.default:
+            continue
+        if each.name == "rotation":
+            value = {"type": value.position, "params": thaw(value.params)}
+        written[each.name] = list(value) if isinstance(value, tuple) else value
+    return written
+
+
+def config_fields(registry: Registry, architecture: Mapping[str, Any]) -> dict[str, Any]:
+    """What the first layer's primitives, the position and the head say under config.json's names."""
+    first = architecture["blocks"][architecture["layers"][0]]
+    nodes = [(kind, first[kind]) for kind in LAYER_KINDS]
+    nodes += [("position", architecture["position"]), ("head", architecture["head"])]
+    found: dict[str, Any] = {}
+    for kind, node in nodes:
+        primitive = registry.get(kind, node["type"])
+        answer = ask(registry, primitive, Mapping, primitive.config_fields, node["params"], architecture["model"])  # type: ignore[type-abstract]
+        found.update(thaw(answer))
+    return found
