@@ -1,0 +1,16 @@
+"""The positions `vendor.toy.waves`: sines and cosines of the place, added to the embeddings. No parameters.
+
+Source: Vaswani et al. 2017, arXiv:1706.03762, section 3.5
+"""
+
+from __future__ import annotations
+
+from eulerstack.plugins import Primitive
+
+WAVES = Primitive(
+    name="vendor.toy.waves",
+    kind="position",
+    summary="fixed waves of falling frequency, added to the embeddings",
+    paper="arXiv:1706.03762",
+    module="eulerstack_toy.modules.position:ToyWaves",
+)
