@@ -58,9 +58,7 @@ def test_a_block_of_that_name_is_accepted_and_may_be_left_out(registry: Any) -> 
 def test_faults_and_objections_are_located_in_the_block(registry: Any) -> None:
     assert [each[:2] for each in found(registry, blocky={"size": 10})] == [("ValidationError", f"{HERE}.blocky.size")]
     assert [each[:2] for each in found(registry, blocky={"sise": 1})] == [("ValidationError", f"{HERE}.blocky.sise")]
-    assert [each[:2] for each in found(registry, blocky={"size": 5})] == [
-        ("CompatibilityError", f"{HERE}.blocky.size")
-    ]
+    assert [each[:2] for each in found(registry, blocky={"size": 5})] == [("CompatibilityError", f"{HERE}.blocky.size")]
 
 
 def test_a_block_named_after_the_type_is_told_its_name(registry: Any) -> None:
