@@ -173,6 +173,23 @@ class TestHead:
         config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
         assert config["tie_word_embeddings"] is False
 
+    def test_no_parallel_plan_names_a_matrix_that_is_not_there(self, directory: Path) -> None:
+        model = AutoModelForCausalLM.from_pretrained(directory, trust_remote_code=True)
+        plans = (model._tp_plan, model._pp_plan, model._fsdp_plan, model.all_tied_weights_keys)
+        assert not any("lm_head" in name for plan in plans for name in plan)
+        shared = model_of(with_word("eulerstack_heads", None))
+        assert "lm_head" in shared._tp_plan and "lm_head.weight" in shared.all_tied_weights_keys
+
+    def test_it_may_be_offloaded(self, directory: Path, tmp_path: Path) -> None:
+        model = AutoModelForCausalLM.from_pretrained(directory, trust_remote_code=True)
+        places = {"model": "cpu", "head": "disk"}
+        offloaded = AutoModelForCausalLM.from_pretrained(
+            directory, trust_remote_code=True, device_map=places, offload_folder=tmp_path / "offload"
+        )
+        with torch.no_grad():
+            expected, found = (each(some_ids(), labels=some_ids()) for each in (model, offloaded))
+        assert torch.equal(expected.logits, found.logits) and torch.equal(expected.loss, found.loss)
+
     def test_saving_again_keeps_its_matrices(self, directory: Path, tmp_path: Path) -> None:
         model = AutoModelForCausalLM.from_pretrained(directory, trust_remote_code=True)
         assert model.get_output_embeddings() is model.head.up_proj
