@@ -22,7 +22,6 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 SOURCES = [*sorted(ROOT.glob("eulerstack-*/**/src/**/*.py")), *sorted(ROOT.glob("presets/**/*.py"))]
 SEE = re.compile(r"(?:[\w-]+/)*[\w-]+\.md#[\w.-]+")
-TOY_PARTS = ("declarations", "modules", "reference")
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 
 
@@ -89,10 +88,14 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert anchor in anchors_of(target), link
 
 
-@pytest.mark.parametrize("file", ["pyproject.toml", "toy.yml", *(f"{part}/ema.py" for part in TOY_PARTS), "plugin.py"])
-def test_the_plugin_page_shows_the_whole_package(file: str) -> None:
+TOY = ROOT / "tests" / "toy_plugin"
+TOY_FILES = [TOY / "pyproject.toml", TOY / "src" / "eulerstack_toy" / "presets" / "toy.yml"]
+TOY_FILES += [path for path in sorted((TOY / "src").rglob("*.py")) if path.name != "__init__.py"]
+
+
+@pytest.mark.parametrize("path", TOY_FILES, ids=lambda path: str(path.relative_to(TOY)))
+def test_the_plugin_page_shows_the_whole_package(path: Path) -> None:
     page = (DOCS / "writing-a-plugin.md").read_text(encoding="utf-8")
-    (path,) = (ROOT / "tests" / "toy_plugin").rglob(file)
     marker = f"<!-- file: {path.relative_to(ROOT).as_posix()} -->\n"
     assert page.count(marker) == 1
     assert path.read_text(encoding="utf-8").strip() in page.partition(marker)[2]

@@ -442,6 +442,29 @@ class TestTokenizers:
         assert tokenizer("안녕 hello").input_ids == [*begin, *plain, *end]
         assert tokenizer(["안녕 hello", "x"]).input_ids[0] == [*begin, *plain, *end]
 
+    @pytest.mark.parametrize(
+        ("rows", "changes", "path"),
+        [
+            (32000, {"tokenizer_contract.pad_token": "<fill>"}, "tokenizer_contract.pad_token"),
+            (2, {}, "tokenizer_contract.pad_token"),
+            (1, {"tokenizer_contract.add_eos": True}, "tokenizer_contract.add_eos"),
+        ],
+    )
+    def test_a_token_of_every_batch_without_an_embedding_is_refused(
+        self, rows: int, changes: dict, path: str, tmp_path: Path
+    ) -> None:
+        with pytest.raises(CompileError) as caught:
+            self.compile_with("bpe-32k", tmp_path, {"model.vocab_size": rows, **changes})
+        assert path in [problem.path for problem in caught.value.diagnostics]
+        assert list(tmp_path.iterdir()) == []
+        # The fix that the message names works.
+        tokens = dict(caught.value.diagnostics[0].fix.values)["tokens"]
+        self.compile_with("bpe-32k", tmp_path, {"model.vocab_size": tokens, **changes})
+        tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
+        model = AutoModelForCausalLM.from_pretrained(tmp_path / "model", trust_remote_code=True)
+        batch = tokenizer(["one", "one two three"], padding=True, return_tensors="pt")
+        assert model(**{key: batch[key] for key in ("input_ids", "attention_mask")}).logits.isfinite().all()
+
     @staticmethod
     def compile_with(name: str, tmp_path: Path, changes: dict | None = None) -> None:
         spec = changed(tiny_spec(), {"tokenizer_contract.pretrained": name, **(changes or {})})

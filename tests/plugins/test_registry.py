@@ -89,6 +89,15 @@ FAULTS = {
     "target outside vendor": plugin(eulerstack_targets=[Target("onnx", "x", "a:b")]),
     "namespace outside vendor": plugin(eulerstack_namespaces=[Namespace("experimental.x", {}, "x")]),
     "field outside vendor": plugin(eulerstack_schema_fragments=[SchemaFragment("model", {"d_model": {}})]),
+    "field of no section": plugin(eulerstack_schema_fragments=[SchemaFragment("layer_templates", {"vendor.a.b": {}})]),
+    "field without a mapping": plugin(eulerstack_schema_fragments=[SchemaFragment("model", {"vendor.a.b": True})]),
+    "default against its schema": plugin(
+        eulerstack_schema_fragments=[SchemaFragment("model", {"vendor.a.b": {"type": "integer", "default": "x"}})]
+    ),
+    "a target's function without a colon": plugin(eulerstack_targets=[Target("vendor.a.onnx", "x", "acme.write")]),
+    "a handler's function without a colon": plugin(
+        eulerstack_namespaces=[Namespace("vendor.a.b", {}, "x", compile="acme.handle")]
+    ),
     "bad schema": plugin(eulerstack_mixers=[primitive("vendor.acme.x", schema={"type": "whatever"})]),
     "bad inline words": plugin(eulerstack_ffns=[primitive("vendor.acme.x", kind="ffn", inline={"a": 3})]),
     "bad module": plugin(eulerstack_mixers=[Primitive("vendor.acme.x", "mixer", "s", "no colon")]),

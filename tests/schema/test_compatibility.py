@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from eulerstack.plugins import CacheLayer, Cost, Primitive
+from eulerstack.errors import msg
+from eulerstack.plugins import CacheLayer, Cost, Primitive, Problem
 from eulerstack.plugins.manager import Registry
 from eulerstack.plugins.sources import PluginSource
 from eulerstack.schema.planned import PLANNED_TYPES, PLANNED_WORDS
@@ -117,6 +118,26 @@ def test_a_plugin_whose_code_fails_is_named_and_nothing_else_is_lost(function: s
     found = problems_of(spec, make_registry(third_party(bad)))
     assert [each.path for each in found] == [HERE, "layer_schedule[1].template"]
     assert "vendor.bad.x from other 1.0.0" in found[0].what and "in the plugin" in found[0].what
+
+
+@pytest.mark.parametrize(
+    ("function", "answer"),
+    [
+        ("checks", ["text"]),
+        ("checks", None),
+        ("checks", [Problem("a", "no message", msg("b"), "c")]),  # type: ignore[arg-type]
+        ("cost", 7),
+    ],
+)
+def test_a_plugin_whose_code_answers_nonsense_is_named(function: str, answer: Any) -> None:
+    code: dict[str, Any] = {"cost": lambda dims, params, size: Cost(), function: lambda *arguments: answer}
+    bad = Primitive(name="vendor.bad.x", kind="mixer", summary="x", module="x:y", schema={"type": "object"}, **code)
+    spec = spec_with(**{
+        MIXER: {"type": "vendor.bad.x"},
+        "layer_schedule": [{"template": "one", "override": {"norm": {"position": "pre"}}}],
+    })  # fmt: skip
+    (found,) = problems_of(spec, make_registry(third_party(bad)))
+    assert found.path == HERE and "vendor.bad.x from other 1.0.0" in found.what
 
 
 def test_every_planned_word_is_refused_by_name() -> None:

@@ -130,4 +130,20 @@ def test_rules_of_plugins_run_and_one_that_fails_is_only_a_finding(registry: Any
     both = Registry(plugins=[mixers, source(Plugin(), "acme")])
     found = report(normalize_to_ir(parse_text(MODEL, "m.yml"), both), both)
     assert [each.rule for each in found] == ["vendor.acme.bad", "vendor.acme.good"]
-    assert "surprise" in found[0].what.render(str)
+    assert "surprise" in found[0].what.render(str) and "acme 1.0.0" in found[0].what.render(str)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [None, 3, ["text"], [Finding("x", "no message")], [Finding("x", msg("a"), path=3)]],  # type: ignore[arg-type]
+)
+def test_a_rule_that_answers_nonsense_is_named_with_its_package(registry: Any, answer: Any) -> None:
+    class Plugin:
+        @hookimpl
+        def eulerstack_rules(self) -> Any:
+            return (Rule("vendor.acme.bad", "fails", lambda ir: answer),)
+
+    mixers = source(pytest.importorskip("eulerstack_mixers.plugin"), "eulerstack-mixers")
+    both = Registry(plugins=[mixers, source(Plugin(), "acme")])
+    (found,) = report(normalize_to_ir(parse_text(MODEL, "m.yml"), both), both)
+    assert found.rule == "vendor.acme.bad" and "acme 1.0.0 failed" in found.what.render(str)

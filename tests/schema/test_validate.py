@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from eulerstack.dsl.source import parse_text
-from eulerstack.plugins import CacheLayer, Primitive
-from tests.schema.words import SPEC, make_registry, problems_of, spec_with, third_party
+from eulerstack.plugins import CacheLayer, Namespace, Primitive, SchemaFragment, hookimpl
+from tests.schema.words import SPEC, make_registry, problems_of, source, spec_with, third_party
 
 MIXER = "layer_templates__one__mixer"
 BLOCK = f"{MIXER}__vendor.acme.gla"
@@ -144,3 +144,21 @@ def test_validation_never_imports_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("kind", ["fragment", "namespace"])
+def test_a_plugin_whose_own_words_have_a_faulty_schema_is_named(kind: str) -> None:
+    faulty = {"$ref": "#/$defs/nowhere"}
+
+    class Plugin:
+        @hookimpl
+        def eulerstack_namespaces(self) -> Any:
+            return [Namespace("vendor.bad.x", faulty, "x")] if kind == "namespace" else []
+
+        @hookimpl
+        def eulerstack_schema_fragments(self) -> Any:
+            return [SchemaFragment("head", {"vendor.bad.x": faulty})] if kind == "fragment" else []
+
+    (found,) = problems_of(spec_with(**{"head__vendor.bad.x": 1}), make_registry(source(Plugin(), "other")))
+    assert found.category == "CompatibilityError" and found.path == "head.vendor.bad.x"
+    assert "vendor.bad.x from other" in found.what

@@ -45,6 +45,9 @@ def schema(as_json: Annotated[bool, json_option()] = False) -> None:
             say_pairs(_rows({"properties": primitive.inline}))
             if primitive.schema is not None and primitive.schema.get("properties"):
                 say_pairs(_rows(primitive.schema, f"{primitive.block_name}."))
+    for namespace in registry.namespaces():
+        _print_title(namespace.key, translator()(namespace.summary))
+        say_pairs(_rows(namespace.schema))
 
 
 def _sections(path: str, schema: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:

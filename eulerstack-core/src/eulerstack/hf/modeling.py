@@ -248,11 +248,11 @@ class EulerStackForCausalLM(EulerStackPreTrainedModel, GenerationMixin):
             self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         else:
             self._tied_weights_keys = {}
-            self._tp_plan = {}
-            self._pp_plan = {"head": (["hidden_states"], ["logits"])}
-            self._fsdp_plan = {"head": "keep_full_weight"}
         self.head = primitive_class("head", head)(config, head["params"])
         self.post_init()
+        if self.lm_head is None:
+            for name in ("_tp_plan", "_pp_plan", "_fsdp_plan"):
+                setattr(self, name, {part: plan for part, plan in getattr(self, name).items() if part != "lm_head"})
 
     def project(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Logits of `lm_head`. The head gets this function and not the module, which offloading would try to move."""

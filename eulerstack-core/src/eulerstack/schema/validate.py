@@ -123,9 +123,34 @@ def _schema_fault(data: Spec, registry: Any, error: Exception) -> CompatibilityE
         except Exception as fault:
             package, _ = registry.origin(primitive)
             _add_schema_fault(problems, dotted(path), name, package, fault)
+    for place, name, item, schema, value in _added_words(data, registry):
+        try:
+            list(_validator_class()(schema).iter_errors(value))
+        # As above.
+        except Exception as fault:
+            _add_schema_fault(problems, place, name, registry.provider(item)[0], fault)
     if not problems.diagnostics:
         _add_schema_fault(problems, "", "?", "?", error)
     return CompatibilityError(problems.diagnostics)
+
+
+def _added_words(data: Spec, registry: Any) -> Iterator[tuple[str, str, Any, Any, Any]]:
+    """What plugins' own words stand for in this spec: path, key, the declaration, its schema, the value."""
+    for fragment in registry.schema_fragments():
+        section: Any = data.get(fragment.place) if fragment.place else data
+        for word in fragment.properties if isinstance(section, dict) else ():
+            if word in section:
+                path = f"{fragment.place}.{word}" if fragment.place else word
+                yield path, word, fragment, fragment.properties[word], section[word]
+    schemas = {namespace.key: namespace for namespace in registry.namespaces()}
+    waiting: list[tuple[Path, Any]] = [((), data)]
+    while waiting:
+        path, value = waiting.pop()
+        if path and path[-1] in schemas:
+            namespace = schemas[path[-1]]
+            yield dotted(path), namespace.key, namespace, namespace.schema, value
+        entries = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+        waiting += [((*path, key), each) for key, each in entries]
 
 
 def _add_schema_fault(problems: Collector, path: str, name: str, package: str, error: Exception) -> None:

@@ -41,6 +41,6 @@ EMA = Primitive(
     cost=cost,
     cache=lambda params: CacheLayer("eulerstack_state"),
     state=("ssm_state",),
-    module="eulerstack_toy_ema.modules.ema:ToyEMA",
-    reference="eulerstack_toy_ema.reference.ema:naive_ema",
+    module="eulerstack_toy.modules.ema:ToyEMA",
+    reference="eulerstack_toy.reference.ema:naive_ema",
 )

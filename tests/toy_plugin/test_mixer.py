@@ -6,9 +6,7 @@ import json
 import os
 import subprocess
 import sys
-import tomllib
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,61 +16,12 @@ import eulerstack as es
 from eulerstack.cli import main
 from eulerstack.compiler.cost import model_cost
 from eulerstack.errors import CompatibilityError, ValidationError
-from eulerstack.plugins.manager import Registry, get_registry, reset_registry
+from eulerstack.plugins.manager import Registry, get_registry
 from eulerstack.plugins.sources import installed_sources
+from tests.toy_plugin.conftest import loaded_elsewhere
 
 HERE = Path(__file__).parent
-SPEC = HERE / "toy.yml"
-
-LOAD_WITHOUT_EULERSTACK = """
-import json, sys
-
-class Absent:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in ("eulerstack", "eulerstack_mixers", "eulerstack_toy_ema"):
-            raise ModuleNotFoundError(f"{name} is not installed here", name=name)
-
-sys.meta_path.insert(0, Absent())
-import torch
-from transformers import AutoModelForCausalLM
-
-torch.set_num_threads(1)
-model = AutoModelForCausalLM.from_pretrained(sys.argv[1], trust_remote_code=True).eval()
-ids = torch.tensor([json.loads(sys.argv[2])])
-with torch.no_grad():
-    logits = model(ids).logits
-tokens = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=8, do_sample=False, pad_token_id=0)
-print(json.dumps({"logits": logits[0, -1, :8].tolist(), "tokens": tokens[0].tolist()}))
-"""
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that holds what installing the package would put into site-packages."""
-    folder = tmp_path_factory.mktemp("site")
-    project = tomllib.loads((HERE / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    info = folder / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
-    info.mkdir()
-    info.joinpath("METADATA").write_text(
-        f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n", encoding="utf-8"
-    )
-    entries = "\n".join(f"{name} = {value}" for name, value in project["entry-points"]["eulerstack"].items())
-    info.joinpath("entry_points.txt").write_text(f"[eulerstack]\n{entries}\n", encoding="utf-8")
-    (folder / "eulerstack_toy_ema").symlink_to(HERE / "src" / "eulerstack_toy_ema")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def installed(site: Path) -> Iterator[None]:
-    """The package is installed in this process."""
-    sys.path.insert(0, str(site))
-    reset_registry()
-    torch.set_num_threads(1)
-    yield
-    sys.path.remove(str(site))
-    for name in [name for name in sys.modules if name.partition(".")[0] == "eulerstack_toy_ema"]:
-        del sys.modules[name]
-    reset_registry()
+SPEC = HERE / "src" / "eulerstack_toy" / "presets" / "toy-ema.yml"
 
 
 @pytest.fixture
@@ -99,14 +48,14 @@ def some_ids(time: int = 21, batch: int = 2) -> torch.Tensor:
 
 
 def test_the_mixer_comes_from_its_own_distribution(installed: None) -> None:
-    assert get_registry().origin(get_registry().get("mixer", "vendor.toy.ema")) == ("eulerstack-toy-ema", "0.1.0")
+    assert get_registry().origin(get_registry().get("mixer", "vendor.toy.ema")) == ("eulerstack-toy", "0.1.0")
 
 
 def test_plugins_list_shows_it(installed: None, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plugins", "list", "--json"]) == 0
-    (record,) = [each for each in json.loads(capsys.readouterr().out) if each["package"] == "eulerstack-toy-ema"]
+    (record,) = [each for each in json.loads(capsys.readouterr().out) if each["package"] == "eulerstack-toy"]
     assert record["state"] == "ok"
-    assert [(each["kind"], each["name"]) for each in record["primitives"]] == [("mixer", "vendor.toy.ema")]
+    assert ("mixer", "vendor.toy.ema") in [(each["kind"], each["name"]) for each in record["primitives"]]
 
 
 def test_the_spec_validates_without_warnings(installed: None, capsys: pytest.CaptureFixture[str]) -> None:
@@ -152,10 +101,11 @@ def test_validating_and_explaining_import_no_torch(site: Path) -> None:
         "import sys; from eulerstack.cli import main\n"
         f"assert main(['validate', '--preset', {str(SPEC)!r}, '--report']) == 0\n"
         f"assert main(['explain', '--preset', {str(SPEC)!r}]) == 0\n"
-        "assert 'eulerstack_toy_ema' in sys.modules\n"
+        "assert 'eulerstack_toy' in sys.modules\n"
         "assert not {'torch', 'transformers'} & set(sys.modules)\n"
     )
-    environment = {**os.environ, "PYTHONPATH": str(site)}
+    paths = os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "PYTHONPATH": paths}
     subprocess.run([sys.executable, "-c", code], check=True, env=environment, stdout=subprocess.DEVNULL)
 
 
@@ -229,8 +179,8 @@ def test_packed_sequences_stay_apart(model: torch.nn.Module) -> None:
 
 
 def test_the_scan_equals_the_naive_recurrence_forward_and_backward(installed: None) -> None:
-    from eulerstack_toy_ema.modules.ema import scan_averages
-    from eulerstack_toy_ema.reference.ema import naive_ema
+    from eulerstack_toy.modules.ema import scan_averages
+    from eulerstack_toy.reference.ema import naive_ema
 
     generator = torch.Generator().manual_seed(4)
     inputs = torch.randn(2, 37, 8, generator=generator, dtype=torch.float64, requires_grad=True)
@@ -256,15 +206,7 @@ def test_the_export_holds_the_mixer_and_no_import_of_its_package(directory: Path
 
 def test_the_export_loads_and_generates_where_nothing_of_ours_is_installed(directory: Path, tmp_path: Path) -> None:
     ids = some_ids(batch=1)[0].tolist()
-    environment = {**os.environ, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", LOAD_WITHOUT_EULERSTACK, str(directory), json.dumps(ids)],
-        check=True,
-        env=environment,
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-    )
-    loaded = json.loads(done.stdout.decode().splitlines()[-1])
+    loaded = loaded_elsewhere(directory, ids, tmp_path)
     built = es.compile_to_hf_model(es.normalize_to_ir(es.load(SPEC)), seed=0).eval()
     with torch.no_grad():
         logits = built(torch.tensor([ids])).logits[0, -1, :8]
@@ -287,5 +229,5 @@ def test_the_wheel_holds_the_package_and_its_entry_point(tmp_path: Path) -> None
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
         (entry_points,) = [name for name in names if name.endswith("entry_points.txt")]
-        assert "toy-ema = eulerstack_toy_ema.plugin" in archive.read(entry_points).decode()
-    assert {f"eulerstack_toy_ema/{part}/ema.py" for part in ("declarations", "modules", "reference")} <= names
+        assert "toy = eulerstack_toy.plugin" in archive.read(entry_points).decode()
+    assert {f"eulerstack_toy/{part}/ema.py" for part in ("declarations", "modules", "reference")} <= names

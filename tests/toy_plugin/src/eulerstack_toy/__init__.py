@@ -1,0 +1,1 @@
+"""One small EulerStack plugin of every kind."""

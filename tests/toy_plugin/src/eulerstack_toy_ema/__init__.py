@@ -1,1 +1,0 @@
-"""A gated exponential moving average as an EulerStack mixer."""
