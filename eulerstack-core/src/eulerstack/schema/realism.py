@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from eulerstack.dsl.paths import is_reserved
+from eulerstack.dsl.paths import is_reserved, parse_layers_path
 from eulerstack.errors import Finding, msg
 
 _reserved_in_path = re.compile(r"(?:^|\.)((?:experimental|future|vendor\.[A-Za-z0-9_-]+)\.[A-Za-z0-9_.-]+)$")
@@ -30,7 +30,7 @@ def findings(ir: Any, registry: Any = None, spec: Mapping[str, Any] | None = Non
         except Exception as error:
             what = msg("the rule failed: {error}", error=f"{type(error).__name__}: {error}"[:200])
             found.append(Finding(rule.name, what))
-    found += _reserved(ir, registry)
+    found += _reserved(ir, registry, spec)
     if spec is not None:
         found += _tied_weights(spec)
         found += _unused_templates(spec)
@@ -38,14 +38,28 @@ def findings(ir: Any, registry: Any = None, spec: Mapping[str, Any] | None = Non
     return [each if each.location or not each.path else replace(each, location=locate(each.path)) for each in found]
 
 
-def _reserved(ir: Any, registry: Any) -> Iterator[Finding]:
-    """Keys of reserved namespaces that no plugin claims."""
+def _reserved(ir: Any, registry: Any, spec: Mapping[str, Any] | None) -> Iterator[Finding]:
+    """Keys of reserved namespaces that no plugin claims; with a spec, under the paths where it has them."""
+    entries = _entries(spec)
     claimed = {namespace.key for namespace in registry.namespaces()}
     claimed |= {name for fragment in registry.schema_fragments() for name in fragment.properties}
     for path in ir.extensions:
         key = _reserved_in_path.search(path)
         if key is None or key.group(1) not in claimed:
+            layers = parse_layers_path(path)
+            if layers and layers[0] in entries:
+                path = f"layer_schedule[{entries[layers[0]]}].{layers[2]}"
             yield Finding("reserved_namespace", msg("no installed plugin reads this key"), path)
+
+
+def _entries(spec: Mapping[str, Any] | None) -> dict[int, int]:
+    """The index of each entry of the schedule by that of its first layer."""
+    first = 0
+    entries = {}
+    for index, entry in enumerate(spec["layer_schedule"] if spec else ()):
+        entries[first] = index
+        first += entry.get("repeat", 1)
+    return entries
 
 
 def _tied_weights(spec: Mapping[str, Any]) -> Iterator[Finding]:
