@@ -110,6 +110,28 @@ def used_classes(ir: ModelIR) -> dict[tuple[str, str, str], str]:
     return classes
 
 
+def words_of(ir: ModelIR) -> frozenset[str]:
+    """The words by which a model's code is chosen from tables: each that the spec says, and its layers' cache types.
+
+    A word of the language counts where its value is not null, false or 0; a value counts where it is a text.
+    """
+    config = compile_ir(ir)
+    architecture = config["architecture"]
+    parts = [architecture[part] for part in ("embedding", "blocks", "final_norm", "head")]
+    return frozenset(_words([*parts, config["layer_types"]]))
+
+
+def _words(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from (key for key, item in value.items() if item)
+        yield from _words(list(value.values()))
+    elif isinstance(value, list):
+        for item in value:
+            yield from _words(item)
+
+
 def _name_variants(architecture: dict[str, Any]) -> None:
     """Writes `class` into every node whose class depends on its parameters, for exports, which have no declarations."""
     nodes = [(kind, block[kind]) for block in architecture["blocks"] for kind in ("mixer", "ffn", "norm", "residual")]

@@ -20,7 +20,14 @@ from typing import TYPE_CHECKING, Any
 
 from eulerstack import __version__
 from eulerstack.compiler.bundle import bundle
-from eulerstack.compiler.compile import FORMAT_VERSION, build_on_meta, compile_ir, used_classes, used_primitives
+from eulerstack.compiler.compile import (
+    FORMAT_VERSION,
+    build_on_meta,
+    compile_ir,
+    used_classes,
+    used_primitives,
+    words_of,
+)
 from eulerstack.compiler.tokenizer import copy_tokenizer
 from eulerstack.compiler.weights import write_weights
 from eulerstack.errors import CompileError, Diagnostic, msg
@@ -112,7 +119,7 @@ def write_source(ir: ModelIR, folder: Path) -> None:
     # The name goes into Python source: only characters that can't end or escape a docstring.
     name = re.sub(r"[^\w .,:;()+-]", "_", ir.model["name"])
     header = HEADER.format(name=name, version=__version__)
-    (folder / "modeling_eulerstack.py").write_text(bundle(used_classes(ir), header), encoding="utf-8")
+    (folder / "modeling_eulerstack.py").write_text(bundle(used_classes(ir), words_of(ir), header), encoding="utf-8")
     (folder / "configuration_eulerstack.py").write_text(CONFIGURATION_FILE, encoding="utf-8")
 
 

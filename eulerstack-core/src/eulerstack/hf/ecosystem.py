@@ -5,6 +5,8 @@ Torch-free, because `compile --print-config` needs it too; exported, because a l
 
 from typing import Any
 
+from eulerstack.hf.tables import ByName
+
 # Where a directory keeps the classes that transformers' Auto classes load.
 AUTO_MAP = {
     "AutoConfig": "configuration_eulerstack.EulerStackConfig",
@@ -15,7 +17,11 @@ AUTO_MAP = {
 # Differences that a user may introduce on purpose after compiling: resized vocabularies and untied heads.
 FREE_FIELDS = frozenset({"vocab_size", "tie_word_embeddings"})
 
-ACTIVATION_NAMES = {"swiglu": "silu", "geglu": "gelu", "gelu_tanh": "gelu_pytorch_tanh"}
+ACTIVATION_NAMES: ByName = {
+    "swiglu": "silu",
+    "geglu": "gelu",
+    "gelu_tanh": "gelu_pytorch_tanh",
+}
 
 
 def ecosystem_fields(architecture: dict[str, Any]) -> dict[str, Any]:

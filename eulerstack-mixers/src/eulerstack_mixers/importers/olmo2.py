@@ -67,9 +67,7 @@ OLMO2 = Importer(
         *OUTER_RULES,
         *attention_rules(("q_proj", "k_proj", "v_proj", "o_proj", "q_norm", "k_norm")),
         *GATED_FFN_RULES,
-        *norm_rules(
-            {"post_attention_layernorm": "mixer_output_norm", "post_feedforward_layernorm": "ffn_output_norm"}
-        ),
+        *norm_rules({"post_attention_layernorm": "mixer_output_norm", "post_feedforward_layernorm": "ffn_output_norm"}),
     ),
     drop=ROTARY_BUFFERS,
     prefix="model.",

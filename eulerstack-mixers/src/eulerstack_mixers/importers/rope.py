@@ -63,9 +63,7 @@ def read_rope(reader: ConfigReader, max_seq_len: int) -> dict[str, Any]:
     return words
 
 
-def _read_scaling(
-    reader: ConfigReader, key: str, given: Mapping[str, Any], max_seq_len: int
-) -> dict[str, Any] | None:
+def _read_scaling(reader: ConfigReader, key: str, given: Mapping[str, Any], max_seq_len: int) -> dict[str, Any] | None:
     kind = given.get("rope_type", given.get("type", "default"))
     if kind == "default":
         return None
