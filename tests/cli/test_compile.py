@@ -32,6 +32,15 @@ def test_output_writes_the_same_json_to_a_file(run: Run, spec: Path, tmp_path: P
     assert sorted(path.name for path in tmp_path.iterdir()) == ["compiled.json", "tiny.yml"]
 
 
+@pytest.mark.parametrize("option", ["-o", "--output"])
+def test_a_hyphen_is_no_file_and_the_option_for_it_is_named(run: Run, spec: Path, tmp_path: Path, option: str) -> None:
+    before = sorted(tmp_path.iterdir())
+    outcome = run("compile", spec, option, "-")
+    assert outcome.code == 2 and outcome.out == "" and "--print-config" in outcome.err
+    assert sorted(tmp_path.iterdir()) == before
+    assert run("compile", spec, option, "./-").code == 0 and json.loads((tmp_path / "-").read_text())
+
+
 def test_validate_only_checks_and_writes_nothing(run: Run, spec: Path, tmp_path: Path) -> None:
     assert run("compile", "--preset", spec, "--validate-only", "--output-dir", "out").code == 0
     assert not (tmp_path / "out").exists()

@@ -113,3 +113,11 @@ def test_a_spec_that_needs_a_broken_plugin_is_told_so(run: Run, spec: Path) -> N
     spec.write_text(text.replace("type: attention, attention: {}", "type: vendor.acme.gla"), encoding="utf-8")
     outcome = run("validate", spec)
     assert outcome.code == 1 and outcome.err.startswith("CompatibilityError: ") and "acme-gla" in outcome.err
+
+
+def test_a_misspelt_name_of_a_plugin_to_do_without_is_told_on_stderr(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(manager_module, "_registry", None)
+    monkeypatch.setenv("EULERSTACK_DISABLE_PLUGINS", "mixerz")
+    outcome = run("plugins", "list", "--json")
+    assert outcome.code == 0 and json.loads(outcome.out)
+    assert outcome.err.count("\n") == 1 and "mixerz" in outcome.err and "did you mean mixers?" in outcome.err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import pickle
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from eulerstack.dsl.paths import dotted
 from eulerstack.dsl.source import Spec, as_spec, load_source, parse_text
 from eulerstack.errors import Location, ValidationError
 
@@ -195,3 +197,28 @@ def test_a_named_pipe_is_refused_and_not_waited_for(tmp_path) -> None:
     os.mkfifo(tmp_path / "pipe.yml")
     with pytest.raises(ValidationError):
         load_source(str(tmp_path / "pipe.yml"))
+
+
+@pytest.mark.parametrize("name", ["x" * 150, ".a", "a b", "a.b", 'quote"d', "줄"])
+def test_a_place_is_found_under_any_name_however_messages_write_it(name: str) -> None:
+    spec = parse_text(f"templates:\n  {json.dumps(name)}:\n    size: 3\n", "m.yml")
+    for path in (f"templates.{name}.size", dotted(("templates", name, "size"))):
+        assert spec.locate(path) == Location("m.yml", 3, 11)
+
+
+@pytest.mark.parametrize("character", ["\0", "\ud800", "\udfff"])
+def test_texts_and_keys_that_no_file_could_hold_are_refused(character: str) -> None:
+    bad = f"a{character}"
+    with pytest.raises(ValidationError) as caught:
+        as_spec({"name": bad, "list": [{"b": bad}], bad: 1})
+    places = ["name", "list[0].b", dotted((bad,))]
+    assert [each.path for each in caught.value.diagnostics] == places
+    for each in caught.value.diagnostics:
+        assert f"U+{ord(character):04X}" in each.what.render(str)
+        assert all(line.isprintable() for line in each.lines())
+
+
+def test_an_escaped_zero_is_refused_at_its_place() -> None:
+    with pytest.raises(ValidationError) as caught:
+        parse_text('a: 1\nb: "x\\0"\n"k\\0": 1\n', "m.yml")
+    assert [str(each.location) for each in caught.value.diagnostics] == ["m.yml:2:4", "m.yml:3:8"]

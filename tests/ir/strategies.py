@@ -45,7 +45,9 @@ positive = st.floats(0.25, 4) | st.integers(1, 4)
 fraction = st.floats(0, 0.9)
 factor = st.floats(1, 64) | st.integers(1, 64)
 tokens = st.integers(2, 4096)
-names = st.text(min_size=1, max_size=20).filter(lambda text: "${" not in text)
+names = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), min_size=1, max_size=20).filter(
+    lambda text: "${" not in text
+)
 
 scalings = st.one_of(
     st.none(),

@@ -240,6 +240,24 @@ def test_a_plugin_can_be_switched_off_by_the_environment(monkeypatch: pytest.Mon
     assert registry.names("mixer") == []
 
 
+@pytest.mark.parametrize(
+    ("named", "said"),
+    [
+        ("acme-gal", "did you mean acme-gla?"),
+        ("zzz", "EULERSTACK_DISABLE_PLUGINS names zzz, which switches off no installed plugin"),
+        # The core's own rules and target can't be done without.
+        ("core", "names core, which switches off no installed plugin"),
+    ],
+)
+def test_a_name_that_switches_nothing_off_is_told(monkeypatch: pytest.MonkeyPatch, named: str, said: str) -> None:
+    monkeypatch.setenv("EULERSTACK_DISABLE_PLUGINS", f"acme-gla,{named}")
+    registry = Registry([source("acme-gla", AssertionError("not even imported"))])
+    (warning,) = registry.warnings()
+    assert said in warning.render(str)
+    monkeypatch.setenv("EULERSTACK_DISABLE_PLUGINS", "acme-gla")
+    assert Registry([source("acme-gla", AssertionError("not even imported"))]).warnings() == []
+
+
 @pytest.fixture
 def fresh_registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
     reset_registry()
@@ -258,6 +276,16 @@ def test_strict_mode_names_every_plugin_that_was_set_aside(fresh_registry: pytes
     text = str(caught.value)
     assert "acme" in text and "Fix: pip install --upgrade b" in text
     assert get_registry(strict=False)
+
+
+def test_strict_mode_refuses_a_name_that_switches_nothing_off(fresh_registry: pytest.MonkeyPatch) -> None:
+    fresh_registry.setattr(manager_module, "installed_sources", lambda: [GOOD])
+    fresh_registry.setenv("EULERSTACK_DISABLE_PLUGINS", "acmee")
+    assert get_registry(strict=False)
+    with pytest.raises(CompatibilityError) as caught:
+        get_registry(strict=True)
+    (diagnostic,) = caught.value.diagnostics
+    assert "acmee" in diagnostic.what.render(str) and diagnostic.see == "reference/plugins.md#environment"
 
 
 def test_the_registry_is_made_once_however_many_threads_ask(fresh_registry: pytest.MonkeyPatch) -> None:

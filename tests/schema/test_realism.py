@@ -87,6 +87,36 @@ def test_each_rule_speaks_up(registry: Any, rule: str, path: str, change: tuple[
     assert found.what.render(str)
 
 
+LONG = "x" * 150
+
+
+@pytest.mark.parametrize(
+    ("change", "path", "place"),
+    [
+        (("repeat: 2}", "repeat: 2, experimental.a.b: 1}"), "layer_schedule[0].experimental.a.b", "repeat: 2, experi"),
+        (("repeat: 1}", "repeat: 1, vendor.acme.x: 1}"), "layer_schedule[1].vendor.acme.x", "repeat: 1, vendor"),
+        (("head:", f"experimental.{LONG}: 1\nhead:"), f"experimental.{LONG}", f"experimental.{LONG}"),
+        (("n_heads: 4", f"n_heads: 4, future.{LONG}: 1"), f"model.future.{LONG}", f"n_heads: 4, future.{LONG}"),
+    ],
+)
+def test_a_reserved_key_is_found_at_its_own_place(
+    registry: Any, change: tuple[str, str], path: str, place: str
+) -> None:
+    text = MODEL.replace(*change)
+    (found,) = findings(registry, change)
+    assert (found.rule, found.path) == ("reserved_namespace", path)
+    before = text[: text.index(place)]
+    line = text.splitlines()[before.count("\n")]
+    assert found.location is not None
+    assert (found.location.line, found.location.column) == (before.count("\n") + 1, line.rindex(": ") + 3)
+
+
+def test_without_a_spec_a_reserved_key_is_named_by_the_layers_that_have_it(registry: Any) -> None:
+    ir = normalize_to_ir(parse_text(MODEL.replace("repeat: 2}", "repeat: 2, experimental.a: 1}"), "m.yml"), registry)
+    (found,) = report(ir, registry)
+    assert found.path == "layers[0..1].experimental.a"
+
+
 def test_groups_that_no_layer_uses_are_found(registry: Any) -> None:
     groups = ("n_heads: 4", "n_heads: 4, n_kv_heads: 2")
     latent = ("attention: {}}", "attention: {latent_dim: 128}}")

@@ -88,6 +88,13 @@ def compile_spec(
             msg("eulerstack compile --preset {spec} --output-dir {directory}", spec=reference, directory="./my_model"),
             SEE,
         )
+    if output == "-":
+        raise UsageFault(
+            "--output",
+            msg("- is no file; the configuration goes to standard output by an option of its own"),
+            msg("use --print-config, or {path} for a file of that name", path="./-"),
+            SEE,
+        )
     source, ir = read(reference)
     if validate_only:
         _check_it_compiles(ir)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Annotated
 
 from eulerstack.cli.options import json_option
-from eulerstack.cli.terminal import Column, say, say_json, say_table, styled
+from eulerstack.cli.terminal import Column, say, say_json, say_table, styled, visible
 from eulerstack.i18n import gettext as _
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ def list_plugins(as_json: Annotated[bool, json_option()] = False) -> None:
     from eulerstack.plugins.manager import get_registry
 
     registry = get_registry(strict=False)
+    for warning in registry.warnings():
+        print(styled(visible(warning.render()), "warning", sys.stderr), file=sys.stderr)
     if as_json:
         say_json([_data(record, registry) for record in registry.records()])
         return

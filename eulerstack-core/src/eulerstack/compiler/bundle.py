@@ -2,10 +2,12 @@
 
 Starting from the skeleton and the primitives that a spec uses, every top-level definition that is reached is copied as
 it stands, comments included, each file after those it imports from; imports between our files disappear, all others
-move to the top. Nothing that is not reached is copied. Torch-free: sources are read, never imported.
+move to the top. Nothing that is not reached is copied, and of a table that is annotated `ByName` only the lines whose
+key is among the words that the spec says. Torch-free: sources are read, never imported.
 
-The files must keep to a discipline, checked here: `from package.module import Name` between files (no aliases), and
-no two definitions of the same name.
+The files must keep to a discipline, checked here: `from package.module import Name` between files (no aliases), no two
+definitions of the same name, and at the top level nothing but imports, definitions, assignments of one name each, and
+calls or assignments to parts of objects that register something.
 """
 
 from __future__ import annotations
@@ -21,18 +23,35 @@ from eulerstack.errors import CompileError, Diagnostic, msg
 
 SKELETON = "eulerstack.hf.modeling"
 ROOTS = ("EulerStackForCausalLM", "EulerStackModel", "EulerStackConfig")
+# The annotation of tables of which an export holds what the spec names.
+TABLE = "ByName"
 # Replaced by the table of primitives at the end of the bundle.
 REGISTRY_MODULE = "eulerstack.hf.primitives"
 
 
 @dataclass
 class Item:
-    """A top-level statement: the names it binds, the names it reads, its source with the comments above it."""
+    """A top-level statement: the names it binds, the names it reads, its source with the comments above it.
+
+    `lines` are those of a `ByName` table, by their keys; its source and what it reads are then without them.
+    """
 
     module: str
     binds: tuple[str, ...]
     reads: frozenset[str]
     source: str
+    lines: Mapping[str, tuple[frozenset[str], str]] | None = None
+
+    def reads_for(self, words: frozenset[str]) -> frozenset[str]:
+        """The names that it reads where a spec says `words`."""
+        return self.reads.union(*(reads for key, (reads, _) in (self.lines or {}).items() if key in words))
+
+    def source_for(self, words: frozenset[str]) -> str:
+        """Its source where a spec says `words`."""
+        if self.lines is None:
+            return self.source
+        kept = [line for key, (_, line) in self.lines.items() if key in words]
+        return "\n".join([f"{self.source}{{", *kept, "}"]) if kept else f"{self.source}{{}}"
 
 
 @dataclass
@@ -50,16 +69,16 @@ class SourceModule:
         return next((item for item in self.items if name in item.binds), None)
 
 
-def bundle(classes: Mapping[tuple[str, str, str], str], header: str) -> str:
+def bundle(classes: Mapping[tuple[str, str, str], str], words: frozenset[str], header: str) -> str:
     """The text of `modeling_eulerstack.py` for a model that uses `classes`.
 
-    `classes` maps (kind, type, variant) to "package.module:Class".
+    `classes` maps (kind, type, variant) to "package.module:Class"; `words` are those by which tables are chosen from.
 
     Errors: CompileError when a source file breaks the discipline above.
     """
     targets = {key: path.partition(":")[::2] for key, path in sorted(classes.items())}
     own_packages = frozenset({"eulerstack", *(module.split(".")[0] for module, _ in targets.values())})
-    walk = _Walk(own_packages)
+    walk = _Walk(own_packages, words)
     for module, name in targets.values():
         walk.reach(module, name)
     for root in ROOTS:
@@ -72,7 +91,7 @@ def bundle(classes: Mapping[tuple[str, str, str], str], header: str) -> str:
         raise ValueError("the header of a generated file may hold no quotes and no backslashes")
     parts = [f'"""{header}"""', "\n".join(_import_lines(walk.imports))]
     for module, items in walk.in_order():
-        parts += [_section(module), *(item.source for item in items)]
+        parts += [_section(module), *(item.source_for(words) for item in items)]
     parts.append(
         "# Which class computes each primitive of this model.\n"
         f"PRIMITIVES = {{\n{table}}}\n\n\n"
@@ -86,8 +105,9 @@ def bundle(classes: Mapping[tuple[str, str, str], str], header: str) -> str:
 class _Walk:
     """Collects the definitions that are reached, and the imports they need."""
 
-    def __init__(self, own_packages: frozenset[str]):
+    def __init__(self, own_packages: frozenset[str], words: frozenset[str]):
         self.own_packages = own_packages
+        self.words = words
         self.imports: dict[str, str] = {}
         self._reached: dict[str, set[int]] = {}
         self._owner: dict[str, str] = {}
@@ -113,7 +133,7 @@ class _Walk:
         for bound in item.binds:
             if self._owner.setdefault(bound, module.name) != module.name or bound in self.imports:
                 raise _broken(module.name, f"defines {bound}, which is taken already")
-        for read in sorted(item.reads):
+        for read in sorted(item.reads_for(self.words)):
             if module.item_of(read) is not None or read in module.internal:
                 self.reach(module.name, read)
             elif read in module.external:
@@ -161,7 +181,11 @@ def parse_module(name: str, own_packages: frozenset[str]) -> SourceModule:
             start = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", []))]) - 1
             while start > previous_end and lines[start - 1].startswith("#"):
                 start -= 1
-            module.items.append(Item(name, _bound_names(node), _read_names(node), "\n".join(lines[start:end])))
+            if isinstance(node, ast.AnnAssign) and ast.unparse(node.annotation) == TABLE:
+                module.items.append(_table(name, node, lines, start, tree))
+            else:
+                source = "\n".join(lines[start:end])
+                module.items.append(Item(name, _bound_names(name, node), _read_names(node), source))
         previous_end = end
     return module
 
@@ -190,14 +214,58 @@ def _read_import(module: SourceModule, node: ast.Import | ast.ImportFrom, own_pa
             module.external[alias.asname or alias.name] = f"from {source} import {alias.name}{suffix}"
 
 
-def _bound_names(node: ast.stmt) -> tuple[str, ...]:
+def _bound_names(module: str, node: ast.stmt) -> tuple[str, ...]:
+    """The one name that a statement binds; none for a registration."""
     if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
         return (node.name,)
+    if isinstance(node, ast.Expr) and not any(isinstance(child, ast.NamedExpr) for child in ast.walk(node)):
+        return ()
     targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
-    return tuple(target.id for target in targets if isinstance(target, ast.Name))
+    if len(targets) == 1 and isinstance(targets[0], ast.Name):
+        return (targets[0].id,)
+    if len(targets) == 1 and isinstance(targets[0], (ast.Subscript, ast.Attribute)):
+        return ()
+    raise _broken(module, f"has in line {node.lineno} neither a definition nor an assignment of one name")
 
 
-def _read_names(node: ast.stmt) -> frozenset[str]:
+def _table(module: str, node: ast.AnnAssign, lines: list[str], start: int, tree: ast.Module) -> Item:
+    """A `ByName` table, one line or more for each key."""
+    constants = {
+        statement.targets[0].id: statement.value.value
+        for statement in tree.body
+        if isinstance(statement, ast.Assign)
+        and isinstance(statement.targets[0], ast.Name)
+        and isinstance(statement.value, ast.Constant)
+    }
+    written = node.value if isinstance(node.value, ast.Dict) else ast.Dict([], [])
+    starts: dict[str, int] = {}
+    last = node.lineno
+    for key, value in zip(written.keys, written.values, strict=True):
+        word = constants.get(key.id) if isinstance(key, ast.Name) else getattr(key, "value", None)
+        if key is None or not isinstance(word, str) or key.lineno <= last:
+            raise _no_table(module, node)
+        starts[word] = key.lineno - 1
+        while lines[starts[word] - 1].lstrip().startswith("#"):
+            starts[word] -= 1
+        last = value.end_lineno or key.lineno
+    end = node.end_lineno or 0
+    if not starts or not isinstance(node.target, ast.Name) or end <= last:
+        raise _no_table(module, node)
+    ends = [*list(starts.values())[1:], end - 1]
+    found = {
+        word: (_read_names(key) | _read_names(value), "\n".join(lines[starts[word] : stop]))
+        for word, key, value, stop in zip(starts, written.keys, written.values, ends, strict=True)
+        if key is not None
+    }
+    head = "\n".join(lines[start : node.lineno - 1] + [f"{node.target.id}: {TABLE} = "])
+    return Item(module, (node.target.id,), frozenset({TABLE}), head, found)
+
+
+def _no_table(module: str, node: ast.AnnAssign) -> CompileError:
+    return _broken(module, f"has a {TABLE} table in line {node.lineno} that is not one text and value a line")
+
+
+def _read_names(node: ast.AST) -> frozenset[str]:
     """Every name that occurs in a statement, those in quoted annotations included."""
     return frozenset(child.id for child in ast.walk(node) if isinstance(child, ast.Name))
 

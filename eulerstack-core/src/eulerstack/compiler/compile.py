@@ -7,7 +7,7 @@ seed and the module's name alone, so that they give the same numbers in any orde
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -120,6 +120,28 @@ def used_classes(ir: ModelIR) -> dict[tuple[str, str, str], str]:
         primitive = get_registry().get(kind, name)
         classes[kind, name, primitive.variant(params)] = primitive.class_path(params)
     return classes
+
+
+def words_of(ir: ModelIR) -> frozenset[str]:
+    """The words by which a model's code is chosen from tables: each that the spec says, and its layers' cache types.
+
+    A word of the language counts where its value is not null, false or 0; a value counts where it is a text.
+    """
+    config = compile_ir(ir)
+    architecture = config["architecture"]
+    parts = [architecture[part] for part in ("embedding", "position", "blocks", "final_norm", "head")]
+    return frozenset(_words([*parts, config["layer_types"]]))
+
+
+def _words(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from (key for key, item in value.items() if item)
+        yield from _words(list(value.values()))
+    elif isinstance(value, list):
+        for item in value:
+            yield from _words(item)
 
 
 def compile_to_hf_model(ir: ModelIR, seed: int | None = None) -> EulerStackForCausalLM:

@@ -23,6 +23,7 @@ from eulerstack.compiler.compile import (
     iter_initial,
     used_classes,
     used_primitives,
+    words_of,
 )
 from eulerstack.compiler.output import replacing_directory
 from eulerstack.compiler.tokenizer import copy_tokenizer
@@ -143,7 +144,7 @@ def model_source(ir: ModelIR) -> str:
     # The name goes into Python source: only characters that can't end or escape a docstring.
     name = re.sub(r"[^\w .,:;()+-]", "_", ir.model["name"])
     header = HEADER.format(name=name, version=__version__)
-    return bundle(used_classes(ir), header)
+    return bundle(used_classes(ir), words_of(ir), header)
 
 
 def version_of(distribution: str) -> str | None:

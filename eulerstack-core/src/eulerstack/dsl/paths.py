@@ -12,6 +12,7 @@ Path = tuple[str | int, ...]
 RESERVED_KEY = r"^(?:experimental|future|vendor\.[A-Za-z0-9_-]+)\.[A-Za-z0-9_.-]+$"
 _reserved = re.compile(RESERVED_KEY).match
 _plain_key = re.compile(r"[\w+-][\w.+-]{0,99}\Z").match
+_layers = re.compile(r"layers\[(\d+)\.\.(\d+)\]\.(.*)", re.DOTALL).fullmatch
 _SHOWN_CHARACTERS = 60
 
 
@@ -29,6 +30,22 @@ def dotted(path: Sequence[str | int]) -> str:
         else:
             parts.append(("." if parts else "") + key_text(part))
     return "".join(parts)
+
+
+def plain(path: Sequence[str | int]) -> str:
+    """`dotted`, but with every key as it is, however long or unusual: the form that the IR gives to paths."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
+
+
+def layers_path(first: int, last: int, rest: str) -> str:
+    """The path in an IR of a key in the schedule entry that became the layers `first` to `last`."""
+    return f"layers[{first}..{last}].{rest}"
+
+
+def parse_layers_path(path: str) -> tuple[int, int, str] | None:
+    """(first, last, rest) of a `layers_path`, or None for any other path."""
+    match = _layers(path)
+    return (int(match[1]), int(match[2]), match[3]) if match else None
 
 
 def key_text(key: str) -> str:

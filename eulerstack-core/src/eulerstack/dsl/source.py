@@ -19,10 +19,10 @@ import yaml
 
 from eulerstack.dsl.compose import Composer, Entry, Node, TooMuch
 from eulerstack.dsl.limits import MAX_BYTES, MAX_DEPTH, MAX_NODES, MAX_NUMBER_CHARACTERS
-from eulerstack.dsl.paths import Path, dotted, parent, show
+from eulerstack.dsl.paths import Path, dotted, parent, plain, show
 from eulerstack.dsl.resolve import resolve
 from eulerstack.dsl.suggest import nearest
-from eulerstack.dsl.syntax import add_syntax_error, check_characters
+from eulerstack.dsl.syntax import add_syntax_error, check_characters, check_texts
 from eulerstack.errors import Collector, Location, Message, msg
 
 Mark = tuple[int, int]
@@ -67,7 +67,9 @@ class Spec(dict[str, Any]):
         if not self._marks:
             return None
         if self._by_text is None:
-            self._by_text = {dotted(part): self._location(mark) for part, mark in self._marks.items()}
+            locations = {part: self._location(mark) for part, mark in self._marks.items()}
+            self._by_text = {plain(part): location for part, location in locations.items()}
+            self._by_text |= {dotted(part): location for part, location in locations.items()}
         while path not in self._by_text:
             path = parent(path)
         return self._by_text[path]
@@ -133,6 +135,7 @@ def parse_text(text: str, file: str) -> Spec:
     raw = _data(root, (), (root.line, root.column), marks, key_marks)
     bare = Spec(raw, file, text, raw, marks, key_marks)
     problems.locate = bare.locate
+    check_texts(raw, problems)
     data = resolve(raw, problems, _offset_locator(bare))
     problems.raise_if_any()
     return Spec(data, file, text, raw, marks, key_marks)
@@ -146,9 +149,10 @@ def as_spec(data: Mapping[str, Any]) -> Spec:
     if isinstance(data, Spec):
         return data
     problems = Collector("ValidationError")
-    plain = _Plain(problems)
-    raw = plain.copy(data, (), 0)
+    copier = _Plain(problems)
+    raw = copier.copy(data, (), 0)
     problems.raise_if_any()
+    check_texts(raw, problems)
     if not isinstance(raw, dict):
         _fail(
             "", msg("a spec must be a mapping, not {value}", value=show(raw)), _BEGIN, "reference/errors.md#top-level"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import yaml
 
+from eulerstack.dsl.paths import Path, dotted
 from eulerstack.errors import Collector, Location, Message, msg
 
 _SEE = "reference/errors.md#yaml-syntax"
@@ -20,6 +22,7 @@ _BAD_BEGINNINGS = (
     "mapping keys are not allowed",
 )
 _unprintable = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_unwritable = re.compile("[\x00\ud800-\udfff]")
 
 
 def check_characters(text: str, file: str, problems: Collector) -> bool:
@@ -37,6 +40,32 @@ def check_characters(text: str, file: str, problems: Collector) -> bool:
         Location(file, line, column),
     )
     return False
+
+
+def check_texts(value: Any, problems: Collector, path: Path = ()) -> None:
+    """Records texts and keys, however they were written, that no file name and no UTF-8 file could hold.
+
+    These are U+0000, which YAML can spell, and halves of surrogate pairs, which only Python can.
+    """
+    if isinstance(value, str):
+        _check_text(value, problems, path)
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            _check_text(key, problems, (*path, key))
+            check_texts(item, problems, (*path, key))
+    elif isinstance(value, (list, tuple)):
+        for index, item in enumerate(value):
+            check_texts(item, problems, (*path, index))
+
+
+def _check_text(text: str, problems: Collector, path: Path) -> None:
+    if found := _unwritable.search(text):
+        problems.add(
+            dotted(path),
+            msg("a text here holds the character U+{code}", code=f"{ord(found.group()):04X}"),
+            msg("Delete this character"),
+            "reference/errors.md#encoding",
+        )
 
 
 def add_syntax_error(error: yaml.YAMLError, text: str, file: str, problems: Collector) -> None:

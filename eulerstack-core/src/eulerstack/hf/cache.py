@@ -1,7 +1,7 @@
 """Cache layers: what a mixer keeps between forward calls.
 
-Attention uses the stock layers of transformers. Every other mixer keeps named tensors in a `StateLayer`. Layer types
-are global names in transformers, so ours begin with `eulerstack_`.
+Attention uses the stock layers of transformers; what another mixer needs is defined here. Layer types are global names
+in transformers, so ours begin with `eulerstack_`.
 """
 
 from typing import Any
@@ -15,6 +15,8 @@ from transformers.cache_utils import (
     LinearAttentionLayer,
     StaticSlidingWindowLayer,
 )
+
+from eulerstack.hf.tables import ByName
 
 STATE_LAYER_TYPE = "eulerstack_state"
 SLIDING_LAYER_PREFIX = "eulerstack_sliding_"
@@ -139,7 +141,10 @@ class StateLayer(LinearAttentionLayer, CacheLayerMixin):
         self._replace(lambda state: state[indices])
 
 
-STATIC_LAYER_TYPE_MAPPING[STATE_LAYER_TYPE] = StateLayer
+# Layers of our own, by the layer type that config.json gives.
+OWN_LAYERS: ByName = {
+    STATE_LAYER_TYPE: StateLayer,
+}
 
 
 def sliding_layer_window(layer_type: str, sliding_window: int | None) -> int | None:
@@ -164,8 +169,11 @@ def layer_dilation(layer_type: str) -> int:
     return 1
 
 
-def register_sliding_layer(layer_type: str) -> None:
-    """Teaches transformers' caches our layer types with a window; other types are left alone."""
+def register_layer(layer_type: str) -> None:
+    """Teaches transformers' caches our layer types; other types are left alone."""
+    if layer_type in OWN_LAYERS:
+        # The class made itself known to growing caches when it was defined.
+        STATIC_LAYER_TYPE_MAPPING[layer_type] = OWN_LAYERS[layer_type]
     if not layer_type.startswith((SLIDING_LAYER_PREFIX, DILATED_LAYER_PREFIX)):
         return
     window = sliding_layer_window(layer_type, None)

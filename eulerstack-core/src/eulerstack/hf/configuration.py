@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
-from eulerstack.hf.cache import register_sliding_layer
+from eulerstack.hf.cache import register_layer
 from eulerstack.hf.ecosystem import FREE_FIELDS, ecosystem_fields
 from eulerstack.hf.origin import carry_origin
 
@@ -56,7 +56,7 @@ class EulerStackConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         for layer_type in set(self.layer_types or ()):
-            register_sliding_layer(layer_type)
+            register_layer(layer_type)
         # transformers reads the plan under this name, and never writes it to config.json.
         self.base_model_tp_plan = self.tensor_parallel_plan
         super().__post_init__(**kwargs)

@@ -11,6 +11,7 @@ from transformers.masking_utils import (
 )
 
 from eulerstack.hf.cache import STATE_LAYER_TYPE, layer_dilation, sliding_layer_window
+from eulerstack.hf.tables import ByName
 
 
 class WindowedConfig:
@@ -87,6 +88,12 @@ def every_nth_key(dilation: int) -> Callable[..., Any]:
     return mask
 
 
+# What a window leaves out, by its mode.
+GAPS: ByName = {
+    "dilated": every_nth_key,
+}
+
+
 def attention_layer_mask(
     config: Any,
     layer_idx: int,
@@ -109,7 +116,7 @@ def attention_layer_mask(
             *arguments,
             layer_idx=layer_idx,
             allow_is_causal_skip=attention_bias is None,
-            and_mask_function=None if dilation == 1 else every_nth_key(dilation),
+            and_mask_function=None if dilation == 1 else GAPS["dilated"](dilation),
         )
     if attention_bias is None or mask is None:
         return mask

@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from eulerstack.dsl.paths import is_reserved
+from eulerstack.dsl.paths import is_reserved, layers_path
 from eulerstack.dsl.source import Spec, as_spec
 from eulerstack.errors import Diagnostic, Message, NormalizationError, msg
 from eulerstack.ir.lookup import primitive_of
-from eulerstack.ir.reserved import layers_path, take_out
+from eulerstack.ir.reserved import take_out
 from eulerstack.ir.types import FrozenMapping, LayerIR, ModelIR, NormIR, PrimitiveIR
 from eulerstack.plugins.manager import Registry, get_registry
 from eulerstack.plugins.primitive import Kind

@@ -12,8 +12,9 @@ from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
+from eulerstack.dsl.paths import parse_layers_path
 from eulerstack.ir.lookup import primitive_of
-from eulerstack.ir.reserved import parse_layers_path, put_back
+from eulerstack.ir.reserved import put_back
 from eulerstack.ir.types import FrozenMapping, LayerIR, ModelIR, NormIR, PrimitiveIR, thaw
 from eulerstack.ir.yaml_text import yaml_text
 from eulerstack.plugins.manager import Registry, get_registry

@@ -14,7 +14,6 @@ from typing import Any
 from eulerstack.dsl.paths import is_reserved
 
 _INNER = re.compile(r"\.(?=(?:experimental|future)\..|vendor\.[^.]+\..)")
-_LAYERS = re.compile(r"layers\[(\d+)\.\.(\d+)\]\.(.*)", re.DOTALL)
 
 
 def take_out(data: Any, path: str = "") -> tuple[Any, dict[str, Any]]:
@@ -57,14 +56,3 @@ def put_back(spec: dict[str, Any], path: str, value: Any) -> None:
         return
     key, rest = path.split(".", 1)
     put_back(spec.setdefault(key, {}), rest, value)
-
-
-def layers_path(first: int, last: int, rest: str) -> str:
-    """The path of a key in the schedule entry that became the layers `first` to `last`."""
-    return f"layers[{first}..{last}].{rest}"
-
-
-def parse_layers_path(path: str) -> tuple[int, int, str] | None:
-    """(first, last, rest) of a `layers_path`, or None for any other path."""
-    match = _LAYERS.fullmatch(path)
-    return (int(match[1]), int(match[2]), match[3]) if match else None

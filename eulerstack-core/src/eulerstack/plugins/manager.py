@@ -14,6 +14,7 @@ import traceback
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from difflib import get_close_matches
 from typing import Any
 
 import pluggy
@@ -34,6 +35,7 @@ from eulerstack.plugins.primitive import (
     Target,
 )
 from eulerstack.plugins.sources import (
+    DISABLE_VARIABLE,
     STRICT_VARIABLE,
     PluginRecord,
     PluginSource,
@@ -42,6 +44,7 @@ from eulerstack.plugins.sources import (
     disabled_names,
     installed_sources,
     is_disabled,
+    is_meant,
 )
 
 __all__ = ["PluginRecord", "PluginSource", "Registry", "get_registry", "reset_registry"]
@@ -62,6 +65,8 @@ class Registry:
         self._importers: list[Importer] | None = None
         disabled = disabled_names()
         sources = [as_source(plugin) for plugin in plugins]
+        self._known = sorted({name for source in sources for name in (source.name, source.package)})
+        self.not_disabled = sorted(name for name in disabled if not any(is_meant(source, name) for source in sources))
         for source in [*core_sources(), *sorted(sources, key=lambda source: (not source.own, source.identity))]:
             self._load(source, disabled)
         self._set_conflicts_aside()
@@ -208,6 +213,17 @@ class Registry:
         self.importers()
         return list(self._records)
 
+    def warnings(self) -> list[Message]:
+        """A sentence for each name in EULERSTACK_DISABLE_PLUGINS that switches nothing off."""
+        found = []
+        for name in self.not_disabled:
+            near = get_close_matches(name, self._known, n=1)
+            what = msg(
+                "{variable} names {name}, which switches off no installed plugin", variable=DISABLE_VARIABLE, name=name
+            )
+            found.append(msg("{what}; did you mean {near}?", what=what, near=near[0]) if near else what)
+        return found
+
     def faults(self) -> list[PluginRecord]:
         """The plugins that were set aside against the user's will."""
         return [record for record in self._records if record.state in ("broken", "conflicting")]
@@ -291,7 +307,7 @@ def get_registry(strict: bool | None = None) -> Registry:
     """The registry of all installed plugins, loaded on the first call.
 
     When `strict` (default: EULERSTACK_STRICT_PLUGINS=1), raises a CompatibilityError that names every plugin that is
-    broken or conflicting.
+    broken or conflicting, and every name in EULERSTACK_DISABLE_PLUGINS that means no plugin.
     """
     global _registry, _loading
     with _lock:
@@ -306,8 +322,8 @@ def get_registry(strict: bool | None = None) -> Registry:
         registry = _registry
     if strict is None:
         strict = os.environ.get(STRICT_VARIABLE, "") not in ("", "0")
-    if strict and registry.faults():
-        raise CompatibilityError(_fault(record) for record in registry.faults())
+    if strict and (registry.faults() or registry.not_disabled):
+        raise CompatibilityError([*map(_fault, registry.faults()), *map(_unknown_disabled, registry.warnings())])
     return registry
 
 
@@ -332,4 +348,14 @@ def _fault(record: PluginRecord) -> Diagnostic:
         msg("pip install --upgrade {package}, or set {variable}={plugin}", package=record.package,
             variable="EULERSTACK_DISABLE_PLUGINS", plugin=record.name),
         "reference/plugins.md#states",
+    )  # fmt: skip
+
+
+def _unknown_disabled(warning: Message) -> Diagnostic:
+    return Diagnostic(
+        "CompatibilityError",
+        warning,
+        msg("write the name as eulerstack plugins list shows it, or take it out of {variable}",
+            variable=DISABLE_VARIABLE),
+        "reference/plugins.md#environment",
     )  # fmt: skip

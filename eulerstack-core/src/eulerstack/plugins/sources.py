@@ -129,6 +129,11 @@ def disabled_names() -> frozenset[str]:
     return frozenset(name.strip() for name in listed if name.strip())
 
 
+def is_meant(source: PluginSource, name: str) -> bool:
+    """Whether `name` means this plugin: its own name, its distribution's, or "package:name"."""
+    return name in (source.name, source.identity) or normalised(name) == source.package
+
+
 def is_disabled(source: PluginSource, names: Iterable[str]) -> bool:
-    """Whether the user switched this plugin off, by its own name, its distribution's, or "package:name"."""
-    return any(name in (source.name, source.identity) or normalised(name) == source.package for name in names)
+    """Whether the user switched this plugin off."""
+    return any(is_meant(source, name) for name in names)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from eulerstack.dsl.paths import Path, dotted, is_reserved, show
+from eulerstack.dsl.paths import Path, dotted, is_reserved, key_text, show
 from eulerstack.dsl.source import Spec, as_spec
 from eulerstack.dsl.suggest import MANY, nearest
 from eulerstack.errors import Collector, Message, msg
@@ -110,9 +110,10 @@ class _Checker:
             return
         reason = self._registry.explain_missing(kind, name)
         if reason:
-            what = msg("no working plugin provides the {kind} {name}; {reason}", kind=kind, name=name, reason=reason)
+            what = msg("no working plugin provides the {kind} {name}; {reason}", kind=kind, name=key_text(name),
+                       reason=reason)  # fmt: skip
         else:
-            what = msg("no installed plugin provides the {kind} {name}", kind=kind, name=name)
+            what = msg("no installed plugin provides the {kind} {name}", kind=kind, name=key_text(name))
         self._add(path, what, self._fix_missing(kind, name, word, installed), "reference/errors.md#missing-primitive")
 
     def _required(self, kind: str, name: str, path: str) -> None:
@@ -134,9 +135,9 @@ class _Checker:
         if near:
             return msg("Type {word}: {name}", word=word, name=near)
         if not installed:
-            return msg("pip install eulerstack-mixers, or the package that provides {name}", name=name)
+            return msg("pip install eulerstack-mixers, or the package that provides {name}", name=key_text(name))
         if name.startswith("vendor."):
-            return msg("Install the package that provides {name}, or type one of: {choices}", name=name,
+            return msg("Install the package that provides {name}, or type one of: {choices}", name=key_text(name),
                        choices=one_of(installed))  # fmt: skip
         return msg("Type one of: {choices}", choices=one_of(installed))
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from eulerstack.dsl.paths import is_reserved
+from eulerstack.dsl.paths import is_reserved, parse_layers_path
 from eulerstack.errors import Finding, Message, msg
 from eulerstack.plugins.primitive import Rule
 from eulerstack.schema.claims import claimed_key
@@ -21,7 +21,7 @@ def findings(ir: Any, registry: Any = None, spec: Mapping[str, Any] | None = Non
     found: list[Finding] = []
     for rule in registry.rules():
         found += _answers(rule, ir, registry)
-    found += _reserved(ir, registry)
+    found += _reserved(ir, registry, spec)
     if spec is not None:
         found += _tied_weights(spec)
         found += _unused_templates(spec)
@@ -52,8 +52,9 @@ def _answers(rule: Rule, ir: Any, registry: Any) -> list[Finding]:
     return answers
 
 
-def _reserved(ir: Any, registry: Any) -> Iterator[Finding]:
-    """Keys of reserved namespaces that no plugin reads where they stand."""
+def _reserved(ir: Any, registry: Any, spec: Mapping[str, Any] | None) -> Iterator[Finding]:
+    """Keys of reserved namespaces that no plugin reads where they stand; with a spec, at their paths there."""
+    entries = _entries(spec)
     handled = [namespace.key for namespace in registry.namespaces()]
     words = {
         f"{fragment.place}.{word}" if fragment.place else word
@@ -62,8 +63,20 @@ def _reserved(ir: Any, registry: Any) -> Iterator[Finding]:
     }
     for path in ir.extensions:
         if path not in words and claimed_key(path, handled) is None:
+            layers = parse_layers_path(path)
+            written = f"layer_schedule[{entries[layers[0]]}].{layers[2]}" if layers and layers[0] in entries else path
             what = msg("no installed plugin reads this key")
-            yield Finding("reserved_namespace", what, path, ir.locations.get(path))
+            yield Finding("reserved_namespace", what, written, ir.locations.get(path))
+
+
+def _entries(spec: Mapping[str, Any] | None) -> dict[int, int]:
+    """The index of each entry of the schedule by that of its first layer."""
+    first = 0
+    entries = {}
+    for index, entry in enumerate(spec["layer_schedule"] if spec else ()):
+        entries[first] = index
+        first += entry.get("repeat", 1)
+    return entries
 
 
 def _tied_weights(spec: Mapping[str, Any]) -> Iterator[Finding]:

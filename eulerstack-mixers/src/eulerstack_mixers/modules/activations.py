@@ -1,27 +1,28 @@
-"""Activation functions by their name in a spec.
-
-`swiglu` and `geglu` name the gated unit; the function on its gate is SiLU and GELU.
-Source: Shazeer 2020, arXiv:2002.05202; squared ReLU: So et al. 2021, arXiv:2109.08668
-"""
-
-from collections.abc import Callable
-from functools import partial
+"""Activation functions by their name in a spec. A gated unit is named by itself; the function is that on its gate."""
 
 import torch
 from torch import nn
 
+from eulerstack.hf.tables import ByName
+
+
+def gelu_tanh(hidden_states: torch.Tensor) -> torch.Tensor:
+    """GELU with tanh in place of the error function. Source: Hendrycks & Gimpel 2016, arXiv:1606.08415, section 2."""
+    return nn.functional.gelu(hidden_states, approximate="tanh")
+
 
 def relu2(hidden_states: torch.Tensor) -> torch.Tensor:
-    """max(x, 0)²."""
+    """max(x, 0)². Source: So et al. 2021, arXiv:2109.08668."""
     return torch.square(nn.functional.relu(hidden_states))
 
 
-ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+# The gated units: Shazeer 2020, arXiv:2002.05202.
+ACTIVATIONS: ByName = {
     "swiglu": nn.functional.silu,
     "silu": nn.functional.silu,
     "geglu": nn.functional.gelu,
     "gelu": nn.functional.gelu,
-    "gelu_tanh": partial(nn.functional.gelu, approximate="tanh"),
+    "gelu_tanh": gelu_tanh,
     "relu": nn.functional.relu,
     "relu2": relu2,
 }

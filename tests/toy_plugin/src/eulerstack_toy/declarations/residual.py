@@ -17,6 +17,14 @@ SCHEMA = {
 }
 
 
+GATED_SLOTS = {
+    "pre": ("{branch}_norm",),
+    "post": ("{branch}_norm",),
+    "output": ("{branch}_output_norm",),
+    "sandwich": ("{branch}_norm", "{branch}_output_norm"),
+}
+
+
 def gated_slots(position: str, has_ffn: bool) -> tuple[str, ...]:
     """Names of a layer's norms; `position` is the norm's word in the spec."""
     branches = ("mixer", "ffn") if has_ffn else ("mixer",)
