@@ -130,7 +130,11 @@ def test_a_plugin_whose_code_fails_is_named_and_nothing_else_is_lost(function: s
     ],
 )
 def test_a_plugin_whose_code_answers_nonsense_is_named(function: str, answer: Any) -> None:
-    code: dict[str, Any] = {"cost": lambda dims, params, size: Cost(), function: lambda *arguments: answer}
+    code: dict[str, Any] = {
+        "cost": lambda dims, params, size: Cost(),
+        "cache": lambda params: CacheLayer("eulerstack_state"),
+        function: lambda *arguments: answer,
+    }
     bad = Primitive(name="vendor.bad.x", kind="mixer", summary="x", module="x:y", schema={"type": "object"}, **code)
     spec = spec_with(**{
         MIXER: {"type": "vendor.bad.x"},
