@@ -15,9 +15,15 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from eulerstack.hf.attention_base import AttentionBase
 from eulerstack.hf.cache import layer_dilation, sliding_layer_window
-from eulerstack_mixers.modules.attention_sinks import SINKS
+from eulerstack.hf.tables import ByName
+from eulerstack_mixers.modules.attention_sinks import AttentionSinks
 from eulerstack_mixers.modules.norms import RMSNorm
 from eulerstack_mixers.modules.positions_rope import apply_rotary
+
+# Parts of attention that a spec asks for by a word of their own.
+OPTIONS: ByName = {
+    "attention_sinks": AttentionSinks,
+}
 
 
 def eager_attention(
@@ -102,7 +108,7 @@ class Attention(AttentionBase):
             self.q_norm = RMSNorm(self.head_dim if per_head else query_width, norm)
             self.k_norm = RMSNorm(self.head_dim if per_head else key_width, norm)
         sinks = params["attention_sinks"]
-        self.sinks = None if sinks is None else SINKS["attention_sinks"](config.num_attention_heads, sinks)
+        self.sinks = None if sinks is None else OPTIONS["attention_sinks"](config.num_attention_heads, sinks)
 
     def forward(
         self,

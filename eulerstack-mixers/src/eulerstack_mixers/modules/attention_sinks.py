@@ -14,8 +14,6 @@ import torch
 from torch import nn
 from transformers import initialization
 
-from eulerstack.hf.tables import ByName
-
 
 class AttentionSinks(nn.Module):
     """The sinks of one layer. Those of a head act through the sum of their exponentials alone."""
@@ -34,8 +32,3 @@ class AttentionSinks(nn.Module):
         if self.logits is None:
             return torch.full((self.n_heads,), math.log(self.n_per_head), dtype=precise, device=query.device)
         return self.logits.to(precise).logsumexp(-1)
-
-
-SINKS: ByName = {
-    "attention_sinks": AttentionSinks,
-}

@@ -18,8 +18,7 @@ from torch import nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from eulerstack.hf.attention_base import AttentionBase
-from eulerstack_mixers.modules.attention import checked_window, eager_attention
-from eulerstack_mixers.modules.attention_sinks import SINKS
+from eulerstack_mixers.modules.attention import OPTIONS, checked_window, eager_attention
 from eulerstack_mixers.modules.norms import RMSNorm
 from eulerstack_mixers.modules.positions_rope import apply_rotary
 
@@ -58,7 +57,7 @@ class LatentAttention(AttentionBase):
         self.kv_b_proj = nn.Linear(self.latent_dim, self.n_heads * (self.nope_dim + self.value_dim), bias=False)
         self.o_proj = nn.Linear(self.n_heads * self.value_dim, width, bias=params["o_bias"])
         sinks = params["attention_sinks"]
-        self.sinks = None if sinks is None else SINKS["attention_sinks"](self.n_heads, sinks)
+        self.sinks = None if sinks is None else OPTIONS["attention_sinks"](self.n_heads, sinks)
 
     def forward(
         self,

@@ -11,7 +11,33 @@ import torch
 from torch import nn
 from transformers import initialization
 
-from eulerstack_mixers.modules.rope_scaling import ATTENTION_FACTORS, FREQUENCIES, FREQUENCIES_OF_LENGTH
+from eulerstack.hf.tables import ByName
+from eulerstack_mixers.modules.rope_scaling import (
+    dynamic_frequencies,
+    linear_frequencies,
+    llama3_frequencies,
+    longrope_attention_factor,
+    longrope_frequencies,
+    yarn_attention_factor,
+    yarn_frequencies,
+)
+
+# (rope, plain frequencies) -> frequencies, fixed once and for all.
+FREQUENCIES: ByName = {
+    "linear": linear_frequencies,
+    "yarn": yarn_frequencies,
+    "llama3": llama3_frequencies,
+}
+# (rope, length of the input as a tensor, exponents of theta) -> frequencies of that input.
+FREQUENCIES_OF_LENGTH: ByName = {
+    "dynamic": dynamic_frequencies,
+    "longrope": longrope_frequencies,
+}
+# rope -> the factor on cos and sin, where it is not 1.
+ATTENTION_FACTORS: ByName = {
+    "yarn": yarn_attention_factor,
+    "longrope": longrope_attention_factor,
+}
 
 
 def apply_rotary(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, interleaved: bool = False) -> torch.Tensor:

@@ -9,8 +9,6 @@ from typing import Any
 
 import torch
 
-from eulerstack.hf.tables import ByName
-
 
 def linear_frequencies(rope: Any, plain: torch.Tensor) -> torch.Tensor:
     """Every position divided by the factor. Source: Chen et al. 2023, arXiv:2306.15595."""
@@ -82,21 +80,3 @@ def longrope_attention_factor(rope: Any) -> float:
         return scaling["attention_factor"]
     factor = scaling["factor"] or rope.max_seq_len / original
     return 1.0 if factor <= 1.0 else math.sqrt(1.0 + math.log(factor) / math.log(original))
-
-
-# (rope, plain frequencies) -> frequencies, fixed once and for all.
-FREQUENCIES: ByName = {
-    "linear": linear_frequencies,
-    "yarn": yarn_frequencies,
-    "llama3": llama3_frequencies,
-}
-# (rope, length of the input as a tensor, exponents of theta) -> frequencies of that input.
-FREQUENCIES_OF_LENGTH: ByName = {
-    "dynamic": dynamic_frequencies,
-    "longrope": longrope_frequencies,
-}
-# rope -> the factor on cos and sin, where it is not 1.
-ATTENTION_FACTORS: ByName = {
-    "yarn": yarn_attention_factor,
-    "longrope": longrope_attention_factor,
-}
