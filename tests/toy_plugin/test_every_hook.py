@@ -37,6 +37,7 @@ WORDS: dict[str, tuple[str, str, str, Any, Any]] = {
     "eulerstack_mixers": ("vendor.toy.ema", "ToyEMA", f"{EMA}.mixer.+.half_life", 2.0, -1),
     "eulerstack_ffns": ("vendor.toy.maxout", "ToyMaxout", f"{EMA}.ffn.+.pieces", 2, 0),
     "eulerstack_norms": ("vendor.toy.power", "ToyPowerNorm", f"{EMA}.norm.+.p", 3.0, 0.5),
+    "eulerstack_positions": ("vendor.toy.waves", "ToyWaves", "embedding.+.base", 50.0, 1),
     "eulerstack_residuals": ("vendor.toy.gated", "ToyGatedResidual", f"{EMA}.residual.+.start", 0.25, "much"),
     "eulerstack_heads": ("vendor.toy.low_rank", "ToyLowRankHead", "head.+.rank", 4, 0),
 }
@@ -133,6 +134,7 @@ def test_a_primitives_class_is_in_the_export_and_only_where_it_is_used(
     assert f"class {source}(" in (directory / "modeling_eulerstack.py").read_text(encoding="utf-8")
     spec = json.loads(json.dumps(preset()).replace("vendor.toy.low_rank", "causal_lm"))
     spec["head"] = {"type": "causal_lm"}
+    spec["embedding"] = {"type": "learned", "positional": "rope"}
     spec["layer_templates"] = {"attention": spec["layer_templates"]["attention"]}
     spec["layer_schedule"] = [{"template": "attention"}]
     es.compile_to_directory(es.normalize_to_ir(spec), tmp_path / "plain")
@@ -515,6 +517,6 @@ def test_a_kind_that_the_language_has_no_place_for_is_never_accepted_and_ignored
     primitive = Primitive(f"vendor.later.{kind}", kind, "an example", "later.modules:Example")  # type: ignore[arg-type]
     setattr(module, hook, hookimpl(lambda: [primitive]))
     registry = Registry([*installed_sources(), module])
-    (record,) = [record for record in registry.records() if record.package == "given"]
+    (record,) = [record for record in registry.records() if record.package == "later"]
     assert record.state == "broken" and record.error is not None and "no place" in record.error.render()
     assert registry.names(kind) == []

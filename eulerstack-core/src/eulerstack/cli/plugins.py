@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from eulerstack.cli.options import json_option
@@ -12,7 +13,7 @@ from eulerstack.i18n import gettext as _
 
 if TYPE_CHECKING:
     from eulerstack.plugins.manager import PluginRecord, Registry
-    from eulerstack.plugins.primitive import Primitive
+    from eulerstack.plugins.primitive import Kernel, Primitive
 
 
 def list_plugins(as_json: Annotated[bool, json_option()] = False) -> None:
@@ -37,21 +38,33 @@ def _rows(record: PluginRecord, registry: Registry) -> list[tuple[str, ...]]:
     origin = (record.package, record.version, "—" if record.api_version is None else str(record.api_version))
     if record.state == "ok" and record.primitives:
         return [
-            (kind, name, *origin, record.state, kernel_in_use(registry.get(kind, name)))
+            (kind, name, *origin, record.state, kernels_of(registry.get(kind, name)))
             for kind, name in record.primitives
         ]
     return [("plugin", record.name, *origin, record.state, "—")]
 
 
-def kernel_in_use(primitive: Primitive) -> str:
-    """The first kernel whose packages are installed, with the device it needs; "torch" where there is none.
+def kernels_of(primitive: Primitive) -> str:
+    """What computes a primitive here: "torch", and the kernels whose packages are installed, with their device.
 
-    Looks packages up without importing them.
+    Nothing is imported to find out. Kernels come first where the machine has an NVIDIA driver, without which they lie
+    idle; a model takes them for the tensors that are on their device.
     """
-    for kernel in primitive.kernels:
-        if all(find_spec(package) is not None for package in kernel.requires):
-            return f"{kernel.name} ({kernel.device})"
-    return "torch"
+    installed = [kernel for kernel in primitive.kernels if is_available(kernel)]
+    if not installed:
+        return "torch"
+    named = ", ".join(f"{kernel.name} ({kernel.device})" for kernel in installed)
+    return f"{named}, torch" if has_nvidia_driver() else f"torch, {named}"
+
+
+def is_available(kernel: Kernel) -> bool:
+    """Whether the packages of a kernel are installed."""
+    return all(find_spec(package) is not None for package in kernel.requires)
+
+
+def has_nvidia_driver() -> bool:
+    """Whether the driver of an NVIDIA device is loaded, natively or under WSL."""
+    return any(Path(path).exists() for path in ("/proc/driver/nvidia/version", "/dev/dxg"))
 
 
 def _data(record: PluginRecord, registry: Registry) -> dict[str, object]:
@@ -64,12 +77,19 @@ def _data(record: PluginRecord, registry: Registry) -> dict[str, object]:
         "error": record.error.render() if record.error else None,
         "traceback": record.traceback or None,
         "primitives": [
-            {"kind": kind, "name": name}
-            | (
-                {"summary": registry.get(kind, name).summary, "kernel": kernel_in_use(registry.get(kind, name))}
-                if record.state == "ok"
-                else {}
-            )
+            {"kind": kind, "name": name} | (_described(registry.get(kind, name)) if record.state == "ok" else {})
             for kind, name in record.primitives
+        ],
+    }
+
+
+def _described(primitive: Primitive) -> dict[str, object]:
+    return {
+        "summary": primitive.summary,
+        "paper": primitive.paper or None,
+        "requires": list(primitive.requires),
+        "kernels": [
+            {"name": kernel.name, "device": kernel.device, "available": is_available(kernel)}
+            for kernel in primitive.kernels
         ],
     }

@@ -58,12 +58,12 @@ def eulerstack_heads() -> Iterable[Primitive]:  # type: ignore[empty-body]
 
 @hookspec
 def eulerstack_integrators() -> Iterable[Primitive]:  # type: ignore[empty-body]
-    """Stages that apply a layer several times. Since 1.0."""
+    """Stages that apply a layer several times. Since 1.0; set aside until the language has a place for them."""
 
 
 @hookspec
 def eulerstack_memories() -> Iterable[Primitive]:  # type: ignore[empty-body]
-    """Memory modules beside a mixer. Since 1.0."""
+    """Memory modules beside a mixer. Since 1.0; set aside until the language has a place for them."""
 
 
 @hookspec
