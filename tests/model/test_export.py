@@ -134,6 +134,15 @@ def test_a_model_that_lost_its_spec_is_saved_with_a_warning(tmp_path: Path, capl
     assert "has no spec.yml" in caplog.text and not (tmp_path / "again" / "spec.yml").exists()
 
 
+def test_a_damaged_provenance_keeps_no_model_from_being_saved(tmp_path: Path) -> None:
+    es.compile_to_directory(es.normalize_to_ir(tiny_spec()), tmp_path / "model")
+    (tmp_path / "model" / "provenance.json").write_text("no json")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "model", trust_remote_code=True)
+    model.save_pretrained(tmp_path / "again")
+    assert json.loads((tmp_path / "again" / "provenance.json").read_text())["compiled"] is None
+    assert spec_ir(tmp_path / "again") == es.normalize_to_ir(tiny_spec())
+
+
 def test_memory_and_directory_hold_the_same_weights_in_the_declared_dtype(tmp_path: Path) -> None:
     for dtype in ("float32", "bfloat16", "float16"):
         ir = es.normalize_to_ir(changed(tiny_spec(), {"model.dtype": dtype}))

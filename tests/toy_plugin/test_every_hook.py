@@ -352,6 +352,7 @@ class TestTarget:
             ("lambda ir, folder, **words: (folder / 'half').write_text('x') and 1 / 0", "ZeroDivisionError"),
             ("lambda ir, folder, **words: None", "it wrote nothing"),
             ("lambda ir: None", "TypeError"),
+            ("lambda ir, folder, **words: open('/nowhere/template')", "FileNotFoundError"),
             ("3", "is not a function"),
         ],
     )
@@ -369,6 +370,29 @@ class TestTarget:
         values = {key: str(value) for key, value in problem.what.values}
         assert values["package"] == "eulerstack-toy" and said in problem.what.render(lambda text: text)
         assert problem.path == "compatibility.compile_target" and sorted(tmp_path.iterdir()) == before
+
+    def test_an_output_that_is_full_is_no_fault_of_its_package(
+        self, spec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        import eulerstack_toy.target as target
+
+        def full(ir: Any, folder: Path, **words: Any) -> None:
+            raise OSError(28, "No space left on device", str(folder / "layers.tsv"))
+
+        monkeypatch.setattr(target, "write_table", full)
+        with pytest.raises(CompileError, match="No space left") as caught:
+            es.compile_to_directory(es.normalize_to_ir(es.load(spec)), tmp_path / "out")
+        assert caught.value.diagnostics[0].path == str(tmp_path / "out")
+
+    def test_one_that_is_not_there_is_named_before_anything_is_built(
+        self, spec: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        import eulerstack_toy.target as target
+
+        monkeypatch.delattr(target, "write_table")
+        assert main(["--lang", "en", "compile", str(spec), "--validate-only"]) == 1
+        error = capfd.readouterr().err
+        assert "eulerstack-toy 0.1.0" in error and "write_table" in error
 
     def test_it_may_refuse(self, spec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         import eulerstack_toy.target as target

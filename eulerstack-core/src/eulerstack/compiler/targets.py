@@ -7,6 +7,7 @@ way. Torch-free, but for what a target imports.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -55,11 +56,11 @@ def write_target(
         function = load_target(target)
         try:
             function(ir, folder, seed=seed, spec_text=spec_text, spec_dir=spec_dir)
-        except (EulerStackError, OSError):
+        except EulerStackError:
             raise
         # The code is a plugin's and may raise anything; the user needs the plugin's name.
         except Exception as error:
-            if get_registry().is_own(target):
+            if get_registry().is_own(target) or _concerns(error, folder):
                 raise
             raise _fault(target, _reason(error)) from error
         if not folder.is_dir() or not any(folder.iterdir()):
@@ -91,6 +92,13 @@ def refuse_other_target(ir: ModelIR, option: str) -> None:
             msg("the runtime configuration is part of the target huggingface, but compile_target is {name}", name=name),
             msg("Use --output-dir, or type compile_target: huggingface"),
         )
+
+
+def _concerns(error: Exception, folder: Path) -> bool:
+    """Whether the file system refused to write `folder`, which is no fault of the target's."""
+    if not isinstance(error, OSError):
+        return False
+    return not isinstance(error.filename, (str, os.PathLike)) or Path(error.filename).is_relative_to(folder)
 
 
 def _reason(error: Exception) -> Message:

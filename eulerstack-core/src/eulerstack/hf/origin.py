@@ -15,14 +15,17 @@ origin_logger = logging.get_logger(__name__)
 
 
 def origin_file(config: Any, name: str) -> str | None:
-    """The text of a file beside the config that was loaded, from its folder or its repository; None without one."""
+    """The text of a file beside the config that was loaded, from its folder or its repository.
+
+    None without one, or where it can't be read: nothing about it may keep a model from being saved.
+    """
     source = getattr(config, "_name_or_path", "")
     if not source:
         return None
-    if Path(source).is_dir():
-        path = Path(source) / name
-        return path.read_text(encoding="utf-8") if path.is_file() else None
     try:
+        if Path(source).is_dir():
+            path = Path(source) / name
+            return path.read_text(encoding="utf-8") if path.is_file() else None
         found = cached_file(
             source,
             name,
@@ -31,10 +34,10 @@ def origin_file(config: Any, name: str) -> str | None:
             _raise_exceptions_for_missing_entries=False,
             _raise_exceptions_for_connection_errors=False,
         )
-    # Where the name is neither a folder any more nor a repository.
+        return None if found is None else Path(found).read_text(encoding="utf-8")
+    # Where the name is neither a folder any more nor a repository, or the file is no text.
     except (OSError, ValueError):
         return None
-    return None if found is None else Path(found).read_text(encoding="utf-8")
 
 
 def carry_origin(config: Any, directory: Any) -> None:
@@ -55,14 +58,17 @@ def carry_origin(config: Any, directory: Any) -> None:
         )
         return
     (Path(directory) / SPEC_FILE).write_text(spec, encoding="utf-8")
-    earlier = None if compiled is None else json.loads(compiled)
+    try:
+        earlier = json.loads(compiled or "null")
+    except ValueError:
+        earlier = None
     provenance = {
         "format_version": 1,
         "saved_by": "save_pretrained",
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
         "changed": changed_fields(config),
         # Of a directory that was itself saved again, what was compiled in the first place.
-        "compiled": earlier.get("compiled", earlier) if earlier else None,
+        "compiled": earlier.get("compiled", earlier) if isinstance(earlier, dict) else None,
     }
     text = json.dumps(provenance, indent=2, ensure_ascii=False) + "\n"
     (Path(directory) / PROVENANCE_FILE).write_text(text, encoding="utf-8")

@@ -314,8 +314,8 @@ class Target:
     spec_dir   the directory that relative names in the spec start from; None for a spec without a file
 
     Files made by `open` have the permissions of the user's umask, which the core gives to the folder. A function that
-    can't write what the spec says raises a CompileError; anything else that it raises, but for OSError, is reported as
-    a fault of its package, and so is a folder left empty.
+    can't write what the spec says raises a CompileError; anything else that it raises is reported as a fault of its
+    package, but for an OSError about the folder, and so is a folder left empty.
     """
 
     name: str
