@@ -1,6 +1,6 @@
 # `make` alone lists the commands. Nothing has to be installed but Python 3.11 or newer, with its venv module.
 .DEFAULT_GOAL := help
-.PHONY: help venv dev quickstart test lint format catalogs tokenizer wheels clean distclean
+.PHONY: help venv dev quickstart test bench lint format catalogs tokenizer wheels clean distclean
 
 PYTHON ?= $(firstword $(foreach name,python3.11 python3 python,$(shell $(name) -c \
 	"import sys, venv, ensurepip; sys.version_info >= (3, 11) and print('$(name)')" 2>/dev/null)))
@@ -23,6 +23,10 @@ quickstart: .venv/installed ## compile a preset, load it where eulerstack can't 
 
 test: .tox/current ## run every check in environments of its own; one of them: make test ENV=lint
 	@$(TOX) run $(if $(ENV),-e $(ENV))
+
+bench: .venv/installed-dev ## run every benchmark in its quick mode, which shows that it runs and not how fast
+	@for file in $(filter-out benchmarks/common.py,$(wildcard benchmarks/*.py)); do \
+		echo "$$file" && OMP_NUM_THREADS=1 .venv/bin/python $$file --quick || exit 1; done
 
 lint: .tox/current ## style, types, import directions, catalogs
 	@$(TOX) run -e lint

@@ -1,9 +1,14 @@
-"""What the benchmarks share: interleaved timing, the table of ratios, the page with its circumstances."""
+"""What the benchmarks share: interleaved timing, the table of ratios, the page with its circumstances.
+
+A ratio is worth as much as its noise is small, so each comes with an interval in which its true median lies: what
+timing the same case twice could give as well is inside the interval around 1.
+"""
 
 from __future__ import annotations
 
 import argparse
 import datetime
+import math
 import os
 import platform
 import resource
@@ -18,10 +23,20 @@ from pathlib import Path
 import eulerstack
 
 
+class Quick(argparse.Action):
+    """`--quick`: two repetitions, and whatever else a benchmark leaves out when `quick` is true."""
+
+    def __call__(self, parser: object, arguments: argparse.Namespace, *given: object) -> None:
+        arguments.quick, arguments.repetitions = True, 2
+
+
 def parser(description: str, repetitions: int) -> argparse.ArgumentParser:
-    """A command line with `--repetitions` and `--output`."""
+    """A command line with `--repetitions`, `--quick` and `--output`."""
     arguments = argparse.ArgumentParser(description=description)
     arguments.add_argument("--repetitions", type=int, default=repetitions, help=f"default {repetitions}")
+    arguments.add_argument(
+        "--quick", action=Quick, nargs=0, default=False, help="the least that shows that it runs; the figures are noise"
+    )
     arguments.add_argument("--output", type=Path, help="write the page to this file too")
     return arguments
 
@@ -66,24 +81,47 @@ def interleaved(cases: Mapping[str, Callable[[], Timing]], repetitions: int) -> 
     return timings
 
 
-RATIO_COLUMNS = ["ratio", "quartiles of paired ratios", "of the fastest", "of CPU time"]
+RATIO_COLUMNS = ["ratio", "noise of paired ratios", "of the fastest", "of CPU time", "noise of CPU ratios"]
 
 
 def ratio_row(what: str, ours: Sequence[Timing], theirs: Sequence[Timing]) -> list[str]:
-    """A table row: medians in milliseconds, and `RATIO_COLUMNS`: of the medians, within one round, of the fastest runs
-    (those least disturbed), of the medians of processor time."""
+    """A table row: medians in milliseconds, and `RATIO_COLUMNS`: of the medians, `noise` of the ratios within one
+    round, of the fastest runs (those least disturbed), of the medians of processor time, and their noise."""
     clocks = [[timing.clock for timing in timings] for timings in (ours, theirs)]
+    processor = [[timing.cpu for timing in timings] for timings in (ours, theirs)]
     medians = [statistics.median(clock) for clock in clocks]
-    low, _, high = statistics.quantiles([a / b for a, b in zip(*clocks, strict=True)], n=4)
-    cpu = [statistics.median(timing.cpu for timing in timings) for timings in (ours, theirs)]
+    cpu = [statistics.median(times) for times in processor]
     return [
         what,
         *(f"{1000 * median:.2f}" for median in medians),
         f"{medians[0] / medians[1]:.3f}",
-        f"{low:.3f}–{high:.3f}",
+        noise(*clocks),
         f"{min(clocks[0]) / min(clocks[1]):.3f}",
         f"{cpu[0] / cpu[1]:.3f}",
+        noise(*processor),
     ]
+
+
+def noise(ours: Sequence[float], theirs: Sequence[float]) -> str:
+    """The interval that holds the median of the paired ratios with a probability of 95 %, whatever their distribution.
+
+    Below six pairs no interval is that sure; it is then the whole range, with the probability that it has.
+    """
+    low, high, confidence = median_interval([a / b for a, b in zip(ours, theirs, strict=True)])
+    return f"{low:.3f}–{high:.3f}" + ("" if confidence >= 0.95 else f" ({100 * confidence:.0f} %)")
+
+
+def median_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float, float]:
+    """(low, high, probability) of the narrowest interval between order statistics that is as sure as asked of holding
+    the median, or of the whole range where none is. Source: the sign test's interval, Conover 1999, section 3.2."""
+    ordered, count = sorted(values), len(values)
+    outside, chosen = 0.0, (ordered[0], ordered[-1], 1 - 2 * 0.5**count)
+    for left_out in range(count // 2):
+        outside += math.comb(count, left_out) * 0.5**count
+        if 1 - 2 * outside < confidence:
+            break
+        chosen = (ordered[left_out], ordered[count - 1 - left_out], 1 - 2 * outside)
+    return chosen
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -115,18 +115,19 @@ def main() -> None:
     load = load_average()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
+    lengths = LENGTHS[:2] if options.quick else LENGTHS
     models = {mixer: model_of(mixer, options.width) for mixer in ("hyena", "attention")}
     rows, growth = [], []
     for kind, make in KINDS.items():
         first: dict[str, float] = {}
-        for length in LENGTHS:
+        for length in lengths:
             ids = torch.randint(0, 64, (1, length))
             timings = interleaved({name: make(model, ids) for name, model in models.items()}, options.repetitions)
             rows.append(ratio_row(f"{kind}, {length} tokens", timings["hyena"], timings["attention"]))
             medians = {name: statistics.median(each.clock for each in found) for name, found in timings.items()}
             first = first or medians
             times = [f"{medians[name] / first[name]:.2f}" for name in ("hyena", "attention")]
-            growth.append([f"{kind}, {length} tokens", f"{length / LENGTHS[0]:.0f}", *times])
+            growth.append([f"{kind}, {length} tokens", f"{length / lengths[0]:.0f}", *times])
     page = "\n\n".join(
         [
             "# Hyena against attention of the same width",
@@ -136,7 +137,7 @@ def main() -> None:
             f"is SDPA. A decoded token is a mean over {DECODED_TOKENS} after the given context; a training step is "
             "forward and backward.",
             table(["run", "hyena, ms", "attention, ms", *RATIO_COLUMNS], rows),
-            f"How each grows from {LENGTHS[0]} tokens (ratios of medians):",
+            f"How each grows from {lengths[0]} tokens (ratios of medians):",
             table(["run", "length", "hyena", "attention"], growth),
         ]
     )

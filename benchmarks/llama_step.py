@@ -204,7 +204,8 @@ def main() -> None:
     load = load_average()
     rows: list[list[str]] = []
     counts: list[list[str]] = []
-    for size in SIZES:
+    chosen = SIZES[:1] if arguments.quick else SIZES
+    for size in chosen:
         torch.manual_seed(0)
         model = ours(size, arguments.dtype)
         llama, again = (theirs(size, arguments.dtype, model) for _ in range(2))
@@ -225,7 +226,7 @@ def main() -> None:
         f"{size.name}: d_model {size.d_model}, {size.layers} layers, {size.n_heads}/{size.n_kv_heads} heads, d_ff "
         f"{size.d_ff}, vocabulary {size.vocab_size}, training {size.batch} × {size.time} tokens, decoding after "
         f"{size.prompt}"
-        for size in SIZES
+        for size in chosen
     )
     header = ["step", "ours, ms", "Llama's, ms", *RATIO_COLUMNS]
     page = "\n\n".join(

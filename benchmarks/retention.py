@@ -121,7 +121,7 @@ def main() -> None:
         print(measure_peak(arguments.measure, arguments.length))
         return
     load = load_average()
-    lengths = [length for length in LENGTHS if length <= arguments.longest]
+    lengths = [length for length in LENGTHS if length <= arguments.longest][: 2 if arguments.quick else None]
     mixers = {form: layer(chunkwise) for form, chunkwise in FORMS.items()}
     difference = check_equal(mixers)
     times: dict[str, list[float]] = {form: [] for form in FORMS}
