@@ -26,13 +26,15 @@ PROMISED_PARAMS = {
     "arch_intermediate_mistral": 1.3e9,
     "arch_intermediate_gemma2": 1.3e9,
     "arch_intermediate_qwen_longctx": 1.3e9,
+    "arch_advanced_jamba": 1.2e9,
     "arch_advanced_mla": 1.1e9,
     "arch_advanced_retnet": 1.3e9,
+    "arch_advanced_samba": 1e9,
     "arch_expert_striped_hyena": 1e9,
     **{
         f"llm_{size}_{variant}": params
         for size, params in {"0p1b": 1e8, "0p8b": 8e8, "2b": 2e9, "4b": 4e9, "16b": 16e9}.items()
-        for variant in ("simple", "mistral", "mla")
+        for variant in ("simple", "mistral", "jamba", "mla")
     },
 }
 SECTIONS = (
@@ -167,6 +169,22 @@ def test_mla_presets_are_what_transformers_deepseek_v3_computes(name: str) -> No
     importers = [each for each in get_registry().importers() if each.model_type == "deepseek_v3"]
     importer, config = config_for(ir_of(name), importers, PATHS[name])
     assert importer.model_type == "deepseek_v3" and config["kv_lora_rank"] == 4 * config["qk_nope_head_dim"]
+
+
+@pytest.mark.parametrize("name", sorted(name for name in PATHS if name.endswith("_jamba")))
+def test_jamba_presets_have_three_mamba_layers_to_one_of_attention(name: str) -> None:
+    mixers = [layer.mixer.type for layer in ir_of(name).layers]
+    assert mixers == ["mamba", "mamba", "attention", "mamba"] * (len(mixers) // 4)
+    importers = [each for each in get_registry().importers() if each.model_type == "jamba"]
+    _, config = config_for(ir_of(name), importers, PATHS[name])
+    assert (config["attn_layer_period"], config["attn_layer_offset"]) == (4, 2)
+
+
+def test_samba_alternates_and_caches_no_more_than_its_window() -> None:
+    ir = ir_of("arch_advanced_samba")
+    assert [layer.mixer.type for layer in ir.layers] == ["mamba", "attention"] * (len(ir.layers) // 2)
+    cost = model_cost(ir)
+    assert cost.cache_bytes(2047) == cost.cache_bytes(16384) > cost.cache_bytes(1000)
 
 
 def test_gemma2_alternates_local_and_global() -> None:
