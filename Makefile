@@ -1,6 +1,6 @@
 # `make` alone lists the commands. Nothing has to be installed but Python 3.11 or newer, with its venv module.
 .DEFAULT_GOAL := help
-.PHONY: help venv dev quickstart test bench lint format catalogs tokenizer wheels clean distclean
+.PHONY: help venv dev quickstart test bench oracles lint format catalogs tokenizer wheels clean distclean
 
 PYTHON ?= $(firstword $(foreach name,python3.11 python3 python,$(shell $(name) -c \
 	"import sys, venv, ensurepip; sys.version_info >= (3, 11) and print('$(name)')" 2>/dev/null)))
@@ -27,6 +27,9 @@ test: .tox/current ## run every check in environments of its own; one of them: m
 bench: .venv/installed-dev ## run every benchmark in its quick mode, which shows that it runs and not how fast
 	@for file in $(filter-out benchmarks/common.py,$(wildcard benchmarks/*.py)); do \
 		echo "$$file" && OMP_NUM_THREADS=1 .venv/bin/python $$file --quick || exit 1; done
+
+oracles: .tox/current ## compare our mixers with implementations by others
+	@$(TOX) run -e oracles
 
 lint: .tox/current ## style, types, import directions, catalogs
 	@$(TOX) run -e lint
@@ -66,7 +69,7 @@ distclean: clean ## remove the environments too
 	@touch $@ .venv/installed
 
 # tox doesn't see that requirements changed in a pyproject.toml, so environments made for others are made anew.
-.tox/current: $(PROJECTS) $(wildcard constraints*.txt) build_tools/live_siblings.py tox.ini | $(TOX)
+.tox/current: $(PROJECTS) $(wildcard constraints*.txt requirements/*.txt) build_tools/live_siblings.py tox.ini | $(TOX)
 	@find .tox -mindepth 1 -maxdepth 1 -type d -not -name tools -exec rm -rf {} +
 	@touch $@
 

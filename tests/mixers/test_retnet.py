@@ -118,7 +118,7 @@ def test_nothing_crosses_a_border(chunk_size: int | None) -> None:
 def test_the_chunk_size_and_the_form_leave_a_model_as_it_is() -> None:
     ids = tokens()
     logits = []
-    for params in ({"chunkwise": False}, {"chunk_size": 1}, {"chunk_size": 6}, {"chunk_size": 100}):
+    for params in ({"chunkwise": False, "chunk_size": None}, {"chunk_size": 1}, {"chunk_size": 6}, {"chunk_size": 100}):
         with torch.no_grad():
             logits.append(built(spec(**params)).double()(ids, use_cache=False).logits)
     for other in logits[1:]:
@@ -326,7 +326,7 @@ def counted_flops(time: int, **params: Any) -> int:
 
 @pytest.mark.parametrize("time", [1, 5, 23, 64])
 @pytest.mark.parametrize(
-    "params", [{"chunk_size": 5}, {"chunk_size": 64}, {"chunk_size": 7, "chunkwise": False}], ids=str
+    "params", [{"chunk_size": 5}, {"chunk_size": 64}, {"chunk_size": None, "chunkwise": False}], ids=str
 )
 def test_a_prompt_costs_what_its_tokens_do(time: int, params: dict[str, Any]) -> None:
     price = model_cost(es.normalize_to_ir(spec(**params))).layers[0].mixer
@@ -335,8 +335,8 @@ def test_a_prompt_costs_what_its_tokens_do(time: int, params: dict[str, Any]) ->
 
 def test_chunkwise_costs_grow_linearly_and_parallel_ones_do_not() -> None:
     linear, quadratic = (
-        model_cost(es.normalize_to_ir(spec(chunkwise=chunkwise))).layers[0].mixer.prefill_flops
-        for chunkwise in (True, False)
+        model_cost(es.normalize_to_ir(spec(chunkwise=chunkwise, chunk_size=size))).layers[0].mixer.prefill_flops
+        for chunkwise, size in ((True, 5), (False, None))
     )
     assert linear(40_000) / linear(20_000) == pytest.approx(2, rel=1e-3)
     assert quadratic(40_000) / quadratic(20_000) == pytest.approx(4, rel=0.05)

@@ -53,7 +53,7 @@ def test_an_ordinary_model_is_not_commented_on(registry: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rule", "path", "change"),
+    ("rule", "path", "changes"),
     [
         ("head_dim", "model.head_dim", ("n_heads: 4", "n_heads: 4, head_dim: 16")),
         ("head_dim", "model.head_dim", ("n_heads: 4", "n_heads: 4, head_dim: 512")),
@@ -66,6 +66,12 @@ def test_an_ordinary_model_is_not_commented_on(registry: Any) -> None:
         ("tokenizer", "model.vocab_size", ("vocab_size: 50257", "vocab_size: 128256")),
         ("rope_scaling", "embedding.rope_scaling",
          ("positional: rope", "positional: rope, rope_scaling: {type: linear, factor: 100}")),
+        ("rotation", "layer_templates.two.mixer.retnet.rope",
+         [("positional: rope", "positional: rope, rope_partial_factor: 0.5"),
+          ("type: attention, attention: {}", "type: retnet")]),
+        ("rotation", "embedding.positional",
+         [("attention: {window: 128}", "attention: {window: 128, rope: false}"),
+          ("type: attention, attention: {}", "type: retnet, retnet: {rope: false}")]),
         ("rope_scaling", "embedding.rope_scaling",
          ("positional: rope", "positional: rope, rope_scaling: {type: linear, factor: 1}")),
         ("rope_scaling", "embedding.rope_scaling",
@@ -80,8 +86,8 @@ def test_an_ordinary_model_is_not_commented_on(registry: Any) -> None:
         ("reserved_namespace", "model.vendor.acme.x", ("n_heads: 4", "n_heads: 4, vendor.acme.x: 1")),
     ],
 )  # fmt: skip
-def test_each_rule_speaks_up(registry: Any, rule: str, path: str, change: tuple[str, str]) -> None:
-    (found,) = findings(registry, change)
+def test_each_rule_speaks_up(registry: Any, rule: str, path: str, changes: Any) -> None:
+    (found,) = findings(registry, *([changes] if isinstance(changes, tuple) else changes))
     assert (found.rule, found.path) == (rule, path)
     assert found.location is not None and found.location.file == "m.yml"
     assert found.what.render(str)

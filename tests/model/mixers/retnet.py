@@ -29,7 +29,7 @@ def _hybrid() -> dict[str, Any]:
 
 VARIANTS = {
     "retnet": spec(),
-    "retnet_parallel": spec(chunkwise=False),
+    "retnet_parallel": spec(chunkwise=False, chunk_size=None),
     "retnet_many_heads": changed(spec(chunk_size=4), {"model.n_kv_heads": 3}),
     "retnet_one_layer": changed(spec(chunk_size=1), {"layer_schedule.0.repeat": 1}),
     "retnet_head_dim": changed(spec(value_factor=1.5), {"model.head_dim": 10}),
@@ -52,7 +52,7 @@ def _case(effect: str, **params: Any) -> Case:
 
 CASES: dict[str, Case] = {
     # The same function by another computation: what changes is what a prompt costs.
-    "mixer.retnet.chunkwise": _case("cost", chunkwise=False),
+    "mixer.retnet.chunkwise": _case("cost", chunkwise=False, chunk_size=None),
     "mixer.retnet.chunk_size": _case("cost", chunk_size=9),
     "mixer.retnet.rope": _case("function", rope=False),
     "mixer.retnet.value_factor": _case("parameters", value_factor=1.5),

@@ -98,9 +98,36 @@ def _rope_scaling(ir: Any) -> Iterator[Finding]:
             )  # fmt: skip
 
 
+ROTATING = {"attention", "retnet"}
+STANDING = {"mamba", "hyena", "ttt_layer"}
+
+
+def _rotation(ir: Any) -> Iterator[Finding]:
+    """Rotary words that reach no layer, or fewer layers than their author may think."""
+    types = {layer.mixer.type for layer in ir.layers}
+    if ir.position.type != "rope" or not types <= ROTATING | STANDING:
+        return
+    if not any(layer.mixer.params["rope"] for layer in ir.layers if layer.mixer.type in ROTATING):
+        yield Finding("rotation", msg("no layer rotates, so positional: rope changes nothing"), "embedding.positional")
+        return
+    seen = set()
+    words = {"rope_scaling": None, "rope_partial_factor": 1.0, "rope_interleaved": False}
+    said = [word for word, plain in words.items() if ir.position.params[word] != plain]
+    for layer in ir.layers:
+        if said and layer.mixer.type == "retnet" and layer.mixer.params["rope"] and layer.template not in seen:
+            seen.add(layer.template)
+            yield Finding(
+                "rotation",
+                msg("retention rotates by rope_theta alone; {words} do not reach it", words=", ".join(said)),
+                f"layer_templates.{layer.template}.mixer.retnet.rope",
+                layer.mixer.location,
+            )
+
+
 MODEL_RULES = (
     Rule("context_width", "the context is not out of proportion to d_model", _context_width),
     Rule("window", "a window is shorter than the context", _window),
     Rule("family_hint", "the model has what family_hint promises", _family_hint),
+    Rule("rotation", "the embedding's rotary words reach the layers", _rotation),
     Rule("rope_scaling", "rope_scaling stretches positions by a usual factor, far enough", _rope_scaling),
 )

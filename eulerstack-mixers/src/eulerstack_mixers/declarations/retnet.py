@@ -20,6 +20,7 @@ from eulerstack_mixers.declarations.words import block, boolean, integer, number
 Params = Mapping[str, Any]
 
 SEE = "reference/errors.md#retnet-widths"
+DEFAULT_CHUNK = 128
 SCHEMA = block(
     {
         "chunkwise": boolean(
@@ -28,8 +29,10 @@ SCHEMA = block(
             True,
         ),
         "chunk_size": integer(
-            "Tokens a chunk of the chunkwise form; the same function for any. fla's kernel has chunks of its own.",
-            128,
+            "Tokens a chunk of the chunkwise form; the same function for any. fla's kernel has chunks of its own. "
+            "null: 128 where chunkwise is true.",
+            None,
+            nullable=True,
             minimum=1,
             maximum=2**20,
         ),
@@ -55,8 +58,21 @@ def value_dim(dims: Dims, params: Params) -> int:
     return round(params["value_factor"] * dims.head_dim)
 
 
+def resolve(params: Params, model: Mapping[str, Any]) -> Params:
+    """Gives a chunkwise retention its chunks."""
+    size = DEFAULT_CHUNK if params["chunkwise"] and params["chunk_size"] is None else params["chunk_size"]
+    return {**params, "chunk_size": size}
+
+
 def checks(dims: Dims, params: Params) -> Iterator[Problem]:
-    """Widths that can't be built."""
+    """Widths that can't be built, and chunks of a retention that has none."""
+    if not params["chunkwise"] and params["chunk_size"] is not None:
+        yield Problem(
+            "chunk_size",
+            msg("chunk_size has a meaning only with chunkwise: true"),
+            msg("type chunkwise: true, or delete chunk_size"),
+            "reference/errors.md#retnet-chunks",
+        )
     width = params["value_factor"] * dims.head_dim
     if abs(width - round(width)) > 1e-6 or round(width) < 1:
         yield Problem(
@@ -110,6 +126,7 @@ RETNET = Primitive(
     module="eulerstack_mixers.modules.retnet:Retention",
     reference="eulerstack_mixers.reference.retnet:retention",
     schema=SCHEMA,
+    resolve=resolve,
     checks=checks,
     cost=cost,
     cache=lambda params: CacheLayer("eulerstack_state"),
