@@ -35,6 +35,36 @@ def test_the_model_is_told_in_the_promised_lines(run: Run, spec: Path) -> None:
         assert line in out.splitlines(), line
 
 
+def test_training_hints_number_types_and_columns_are_shown(run: Run, spec: Path) -> None:
+    spec.write_text(
+        spec.read_text(encoding="utf-8")
+        + """
+training_hints: { optimizer: hybrid, lr_peak: 0.01, scaling: { parametrization: mup, base_width: 16 } }
+compatibility: { dtype_policy: layered_safe }
+tissue:
+  columns:
+    - { name: binding, templates: [global], role: global_binding }
+    - { name: near, templates: [local] }
+  connectivity: feedforward
+""",
+        encoding="utf-8",
+    )
+    lines = run("explain", spec).out.splitlines()
+    for line in (
+        "Compatibility: {dtype_policy: layered_safe}",
+        "Columns: feedforward",
+        "  binding: global_binding; layers 0–1; → near",
+        "  near: layers 2",
+    ):
+        assert line in lines, line
+    assert any(line.startswith("Training hints: {lr_peak: 0.01, optimizer: hybrid") for line in lines)
+    data = json.loads(run("explain", spec, "--json").out)
+    norms = 7 * 32
+    assert data["weight_bytes"] == 2 * (PARAMS - norms) + 4 * norms
+    assert data["tissue"]["edges"] == [[0, 1]]
+    assert data["training"]["scaling"] == {"parametrization": "mup", "base_width": 16}
+
+
 def test_equal_layers_in_a_row_share_a_line_of_the_table(run: Run, spec: Path) -> None:
     rows = run("explain", spec).out.splitlines()[-2:]
     assert rows[0].startswith("0–1") and "global" in rows[0]

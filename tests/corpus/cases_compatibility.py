@@ -94,7 +94,9 @@ CASES: list[Case] = [
         ("layer_templates.decoder.mixer.attention.window_mode", "nsa", "another window_mode"),
     ),
     incompatible(
-        "a section of a later version", appended("§tissue:\n  columns: []\n"), ("tissue", NOT_YET, "Delete tissue")
+        "a section of a later version",
+        appended("§execution_modes:\n  - {name: think}\n"),
+        ("execution_modes", NOT_YET, "Delete execution_modes"),
     ),
     incompatible(
         "a stage of a later version",
@@ -103,8 +105,33 @@ CASES: list[Case] = [
     ),
     incompatible(
         "hints of a later version",
-        appended("training_hints:\n  lr_peak: §0.001\n"),
-        ("training_hints.lr_peak", NOT_YET, "Delete lr_peak"),
+        appended("training_hints:\n  §differentiation_objectives: {}\n"),
+        ("training_hints.differentiation_objectives", NOT_YET, "Delete differentiation_objectives"),
+    ),
+    incompatible(
+        "mup without its base",
+        appended("training_hints:\n  §scaling: {parametrization: mup}\n"),
+        ("training_hints.scaling", "mup needs the width", "base_width: 64"),
+    ),
+    incompatible(
+        "a base width without mup",
+        appended("training_hints:\n  scaling: {base_width: §256}\n"),
+        ("training_hints.scaling.base_width", "only with parametrization: mup", "delete base_width"),
+    ),
+    incompatible(
+        "words of an optimizer that nobody has",
+        appended("training_hints:\n  §muon: {momentum: 0.5}\n"),
+        ("training_hints.muon", "no parameter is trained with it", "optimizer: hybrid"),
+    ),
+    incompatible(
+        "a column of a template that there is not",
+        appended("tissue:\n  columns:\n  - {name: a, templates: [§decodr]}\n"),
+        ("tissue.columns[0].templates[0]", "there is no template", "decoder"),
+    ),
+    incompatible(
+        "a template in two columns",
+        appended("tissue:\n  columns:\n  - {name: a, templates: [decoder]}\n  - {name: b, templates: [§decoder]}\n"),
+        ("tissue.columns[1].templates[0]", "already", "Delete it"),
     ),
     incompatible(
         "heads that do not divide the width",

@@ -41,8 +41,11 @@ def test_every_default_is_filled_in() -> None:
         "rope_partial_factor": 1.0,
         "rope_interleaved": False,
     }
-    assert thaw(ir.training_hints) == {"dropout": 0.0, "seed": 0}
-    assert thaw(ir.compatibility) == {"compile_target": "huggingface"}
+    hints, compatibility = ir.training_hints, ir.compatibility
+    assert (hints["dropout"], hints["seed"], hints["optimizer"], hints["betas"]) == (0.0, 0, "adamw", (0.9, 0.95))
+    assert thaw(hints["scaling"]) == {"parametrization": "standard", "base_width": None}
+    assert (compatibility["compile_target"], compatibility["dtype_policy"]) == ("huggingface", "uniform")
+    assert ir.tissue == {}
     assert thaw(ir.head.params) == {"tie_weights": True, "logit_softcap": None, "logit_scale": 1.0}
     layer = ir.layers[0]
     assert (layer.norm.type, layer.norm.position, thaw(layer.norm.params)) == (

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -21,6 +22,8 @@ from eulerstack.compiler.cost import model_cost
 from eulerstack.compiler.tokenizer import copy_tokenizer
 from eulerstack.compiler.writer import write_source
 from eulerstack.errors import EulerStackError
+from eulerstack.hf import finish_quant_aware_training, optimizer_groups, training_arguments
+from eulerstack.hf.quantization import rounding_plan
 from eulerstack.plugins.manager import get_registry
 from eulerstack.schema import report
 from tests.model.case import Case
@@ -118,10 +121,72 @@ def tokenizer(before: Spec, after: Spec, case: Case) -> None:
     assert _tokenizer(before) != _tokenizer(after)
 
 
+def groups(before: Spec, after: Spec, case: Case) -> None:
+    """Another group of the optimizer for some parameter."""
+    found = []
+    for model in _initial_models(before, after):
+        names = {id(parameter): name for name, parameter in model.named_parameters()}
+        found.append(
+            {
+                names[id(parameter)]: {word: value for word, value in group.items() if word != "params"}
+                for group in optimizer_groups(model)
+                for parameter in group["params"]
+            }
+        )
+    assert found[0] != found[1]
+
+
+def groups_refused(before: Spec, after: Spec, case: Case) -> None:
+    """Groups can't be made, because the model lacks what the word is about."""
+    first, second = _initial_models(before, after)
+    assert optimizer_groups(first)
+    try:
+        optimizer_groups(second)
+    except ValueError as error:
+        assert next(iter(case.changes)).rpartition(".")[2] in str(error)
+    else:
+        pytest.fail("groups can be made")
+
+
+def trainer(before: Spec, after: Spec, case: Case) -> None:
+    """Other arguments for a Trainer."""
+    first, second = map(training_arguments, _initial_models(before, after))
+    assert first != second
+
+
+def recomputed(before: Spec, after: Spec, case: Case) -> None:
+    """Layers are computed again in the backward pass."""
+    assert [_passes_of_a_layer(model) for model in _initial_models(before, after)] == [1, 2]
+
+
+def dtypes(before: Spec, after: Spec, case: Case) -> None:
+    """Other number types of some weights."""
+    first, second = (
+        {name: each.dtype for name, each in model.named_parameters()} for model in _initial_models(before, after)
+    )
+    assert first != second
+
+
+def rounding(before: Spec, after: Spec, case: Case) -> None:
+    """Other layers round their weights, to another type, or end in another; tests/oracles/test_torchao.py rounds."""
+    found = []
+    with patch("eulerstack.schema.training_checks.find_spec", lambda name: name):
+        models = _initial_models(before, after)
+    for model in models:
+        try:
+            plan = rounding_plan(model)
+        except EulerStackError:
+            plan = {}
+        finish_quant_aware_training(model)
+        found.append((plan, {each.dtype for each in model.parameters()}))
+    assert found[0] != found[1]
+
+
 EFFECTS: dict[str, Callable[[Spec, Spec, Case], None]] = {
     effect.__name__: effect
     for effect in (
         refused, parameters, function, training, initial, cost, operations, fact, source, findings, tokenizer,
+        groups, groups_refused, trainer, recomputed, dtypes, rounding,
     )
 }  # fmt: skip
 
@@ -134,6 +199,23 @@ class _Counter(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.number += 1
         return func(*args, **(kwargs or {}))
+
+
+def _initial_models(before: Spec, after: Spec) -> list[Any]:
+    return [es.compile_to_hf_model(es.normalize_to_ir(spec)) for spec in (before, after)]
+
+
+def _passes_of_a_layer(model: Any) -> int:
+    count = 0
+
+    def counted(*_: Any) -> None:
+        nonlocal count
+        count += 1
+
+    model.model.layers[0].mixer.register_forward_pre_hook(counted)
+    ids = tokens()
+    model.train()(ids, labels=ids, use_cache=False).loss.backward()
+    return count
 
 
 def _same_logits(first: torch.nn.Module, second: torch.nn.Module) -> None:

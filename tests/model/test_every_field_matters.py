@@ -41,6 +41,26 @@ def attention(word: str, value: Any, effect: str = "function", **given: Any) -> 
     return Case(effect, {f"{ATTENTION}.{word}": value}, {f"{ATTENTION}.{key}": other for key, other in given.items()})
 
 
+def hint(word: str, value: Any, effect: str = "groups", **given: Any) -> Case:
+    before = {f"training_hints.{key}": other for key, other in given.items()}
+    return Case(effect, {f"training_hints.{word}": value}, before)
+
+
+def exception(word: str, value: Any) -> Case:
+    """A change to the one entry of optimizer_groups."""
+    entry = {"role": "output", "lr_multiplier": 0.5}
+    return hint("optimizer_groups", [{**entry, word: value}], optimizer_groups=[entry])
+
+
+def rounding(word: str, value: Any) -> Case:
+    place = "compatibility.quant_aware_training"
+    return Case("rounding", {f"{place}.{word}": value}, {place: {"enabled": True}})
+
+
+HYBRID = {"optimizer": "hybrid"}
+MUP = {"parametrization": "mup", "base_width": 12}
+COLUMN = {"name": "all", "templates": ["decoder"]}
+TISSUE = {"columns": [COLUMN]}
 LAYERNORM = {NORM: {"type": "layernorm"}}
 TOKENIZER = {"model.vocab_size": 32000, "tokenizer_contract.pretrained": "bpe-32k"}
 CASES: dict[str, Case] = {
@@ -136,7 +156,51 @@ CASES: dict[str, Case] = {
     "head.causal_lm.logit_scale": Case("function", {"head.logit_scale": 0.5}),
     "training_hints.dropout": Case("training", {"training_hints.dropout": 0.3}),
     "training_hints.seed": Case("initial", {"training_hints.seed": 7}),
+    "training_hints.init": Case("initial", {"training_hints.init": "orthogonal"}),
+    "training_hints.checkpointing": Case("recomputed", {"training_hints.checkpointing": True}),
+    "training_hints.lr_peak": hint("lr_peak", 0.1),
+    "training_hints.lr_floor_ratio": hint("lr_floor_ratio", 0.5, "trainer"),
+    "training_hints.betas": hint("betas", [0.5, 0.6]),
+    "training_hints.weight_decay": hint("weight_decay", 0.7),
+    "training_hints.grad_clip": hint("grad_clip", 7.0, "trainer"),
+    "training_hints.warmup_steps_ratio": hint("warmup_steps_ratio", 0.3, "trainer"),
+    # Without a router the groups can't be made, and they say so.
+    "training_hints.router_lr_multiplier": hint("router_lr_multiplier", 5.0, "groups_refused"),
+    "training_hints.optimizer": hint("optimizer", "muon"),
+    "training_hints.optimizer_groups.match": exception("match", "*.layers.1.*"),
+    "training_hints.optimizer_groups.role": exception("role", "norm"),
+    "training_hints.optimizer_groups.optimizer": exception("optimizer", "muon"),
+    "training_hints.optimizer_groups.lr_multiplier": exception("lr_multiplier", 2.0),
+    "training_hints.optimizer_groups.weight_decay": exception("weight_decay", 0.9),
+    "training_hints.muon.lr_peak": hint("muon", {"lr_peak": 0.02}, **HYBRID),
+    "training_hints.muon.momentum": hint("muon", {"momentum": 0.5}, **HYBRID),
+    "training_hints.muon.nesterov": hint("muon", {"nesterov": False}, **HYBRID),
+    "training_hints.muon.ns_steps": hint("muon", {"ns_steps": 3}, **HYBRID),
+    "training_hints.muon.adjust_lr": hint("muon", {"adjust_lr": "original"}, **HYBRID),
+    "training_hints.scaling.parametrization": hint("scaling", MUP, "function"),
+    "training_hints.scaling.base_width": hint("scaling", {**MUP, "base_width": 9}, "function", scaling=MUP),
     "compatibility.compile_target": Case("refused", {"compatibility.compile_target": "other"}),
+    "compatibility.dtype_policy": Case(
+        "dtypes", {"compatibility.dtype_policy": "layered_safe"}, {"model.dtype": "bfloat16"}
+    ),
+    "compatibility.quant_aware_training.enabled": rounding("enabled", False),
+    "compatibility.quant_aware_training.dtype": rounding("dtype", "fp8"),
+    "compatibility.quant_aware_training.scope": rounding("scope", "ffn"),
+    "compatibility.quant_aware_training.dequant_to": rounding("dequant_to", "float16"),
+    "tissue.connectivity": Case("fact", {"tissue": {**TISSUE, "connectivity": "full"}}, {"tissue": TISSUE}),
+    **{
+        f"tissue.columns.{word}": Case("fact", {"tissue": {"columns": [{**COLUMN, word: value}]}}, {"tissue": TISSUE})
+        for word, value in {"name": "other", "role": "binding"}.items()
+    },
+    "tissue.columns.templates": Case(
+        "fact",
+        {"tissue": {"columns": [{"name": "all", "templates": ["decoder", "late"]}]}},
+        {
+            "tissue": TISSUE,
+            "layer_templates.late": {"mixer": {"type": "attention", "attention": {}}, "ffn": {"type": "mlp"}},
+            "layer_schedule": [{"template": "decoder"}, {"template": "late"}],
+        },
+    ),
     "embedding.rope_scaling.type": scaling("type", "dynamic", {"type": "linear", "factor": 4.0}),
     "scaling.linear.factor": scaling("factor", 3.0, {"type": "linear", "factor": 2.0}),
     "scaling.dynamic.factor": scaling("factor", 6.0, DYNAMIC),

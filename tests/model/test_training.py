@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
+import eulerstack as es
 from tests.model.specs import built, changed, tiny_spec, tokens
 from tests.model.variants import ATTENTION, VARIANTS
 
@@ -49,6 +51,23 @@ def test_gradient_checkpointing_gives_the_same_gradients(name: str) -> None:
             model.gradient_checkpointing_enable()
         model(ids, labels=ids, use_cache=False).loss.backward()
         gradients.append({name: parameter.grad for name, parameter in model.named_parameters()})
+    assert all(torch.allclose(gradients[0][name], gradients[1][name], atol=1e-6) for name in gradients[0])
+
+
+def test_checkpointing_in_the_hints_is_on_in_a_loaded_export(tmp_path) -> None:
+    ids = tokens()
+    gradients = []
+    for checkpointing in (False, True):
+        spec = changed(tiny_spec(), {"training_hints.checkpointing": checkpointing})
+        es.compile_to_directory(es.normalize_to_ir(spec), tmp_path / str(checkpointing), seed=0)
+        model = AutoModelForCausalLM.from_pretrained(tmp_path / str(checkpointing), trust_remote_code=True)
+        assert model.model.gradient_checkpointing == checkpointing
+        assert all(layer.gradient_checkpointing == checkpointing for layer in model.model.layers)
+        model.train()(ids, labels=ids, use_cache=False).loss.backward()
+        gradients.append({name: parameter.grad for name, parameter in model.named_parameters()})
+        # Decoding keeps its cache.
+        with torch.no_grad():
+            assert model.eval()(ids, use_cache=True).past_key_values.get_seq_length() == ids.shape[1]
     assert all(torch.allclose(gradients[0][name], gradients[1][name], atol=1e-6) for name in gradients[0])
 
 

@@ -30,7 +30,7 @@ LAYERS: dict[str, set[str]] = {
     "eulerstack.schema": {"eulerstack.errors", "eulerstack.i18n", "eulerstack.dsl", "eulerstack.plugins"},
     "eulerstack.presets": {"eulerstack.errors", "eulerstack.dsl", "eulerstack.plugins"},
     "eulerstack.ir": {"eulerstack.errors", "eulerstack.dsl", "eulerstack.plugins", "eulerstack.schema"},
-    "eulerstack.hf": {"eulerstack.plugins", "eulerstack.ir"},
+    "eulerstack.hf": {"eulerstack.errors", "eulerstack.plugins", "eulerstack.ir"},
     "eulerstack.components": {"eulerstack.hf"},
     "eulerstack.compiler": {"eulerstack.errors", "eulerstack.plugins", "eulerstack.schema", "eulerstack.ir",
                             "eulerstack.hf"},

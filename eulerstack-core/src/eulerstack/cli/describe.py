@@ -25,8 +25,10 @@ def describe(spec: Spec, ir: ModelIR) -> dict[str, Any]:
     coded: a group is a run of equal layers, and its costs are those of one of them.
     """
     from eulerstack.compiler.cost import model_cost
+    from eulerstack.compiler.tissue import tissue_map
     from eulerstack.ir.types import thaw
     from eulerstack.plugins.manager import get_registry
+    from eulerstack.schema.training import compatibility, training_hints
 
     registry = get_registry()
     cost = model_cost(ir, registry)
@@ -48,6 +50,9 @@ def describe(spec: Spec, ir: ModelIR) -> dict[str, Any]:
         "head": _primitive("head", ir.head.type, spec.get("head") or {}, registry, hide=("tie_weights",))
         | {"tie_weights": head},
         "compile_target": ir.compatibility["compile_target"],
+        "training": _changed(thaw(ir.training_hints), training_hints()),
+        "compatibility": _changed(thaw(ir.compatibility), compatibility()),
+        "tissue": tissue_map(ir),
         "extensions": thaw(ir.extensions),
         "params": {
             "total": cost.total,
@@ -55,11 +60,20 @@ def describe(spec: Spec, ir: ModelIR) -> dict[str, Any]:
             "embedding": cost.embedding,
             "target": ir.model["target_params"],
         },
+        "weight_bytes": cost.weight_bytes(ir.model["dtype"], ir.compatibility["dtype_policy"]),
         "flops_per_token": cost.flops_per_token(length),
         "flops_per_prompt_token": cost.flops_per_token(length, "prefill"),
         "cache_bytes": _cache_bytes(cost, length),
         "layers": _layers(ir, cost, length),
     }
+
+
+def _changed(words: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[str, Any]:
+    """The words whose value is not the default."""
+    from eulerstack.schema.defaults import complete_words
+
+    defaults = complete_words(schema["properties"], {})
+    return {word: value for word, value in words.items() if value != defaults.get(word)}
 
 
 def _part(part: str, given: Mapping[str, Any], registry: Registry) -> dict[str, Any]:

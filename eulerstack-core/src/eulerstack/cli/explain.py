@@ -99,14 +99,44 @@ def _print_templates(data: Mapping[str, Any]) -> None:
     tied = f", tie_weights={head.pop('tie_weights')}"
     _pair(_("Head"), f"{head['type']}{tied}{_params(head)}")
     _pair(_("Compile target"), data["compile_target"])
+    compatibility = {word: value for word, value in data["compatibility"].items() if word != "compile_target"}
+    if compatibility:
+        _pair(_("Compatibility"), _flow(compatibility))
+    if data["training"]:
+        _pair(_("Training hints"), _flow(data["training"]))
+    if data["tissue"]:
+        _print_tissue(data["tissue"])
     if data["extensions"]:
         _pair(_("Reserved keys"), ", ".join(data["extensions"]))
+
+
+def _print_tissue(tissue: Mapping[str, Any]) -> None:
+    names = [column["name"] for column in tissue["columns"]]
+    _pair(_("Columns"), tissue["connectivity"])
+    for index, column in enumerate(tissue["columns"]):
+        targets = [names[after] for before, after in tissue["edges"] if before == index]
+        parts = [column["role"] or "", _("layers {layers}").format(layers=_ranges(column["layers"]))]
+        if targets:
+            parts.append("→ " + ", ".join(targets))
+        _pair(column["name"], "; ".join(filter(None, parts)), indent=2)
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """Rising numbers with runs drawn together: 0–3, 7."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    return ", ".join(str(first) if first == last else f"{first}–{last}" for first, last in runs)
 
 
 def _print_cost(data: Mapping[str, Any]) -> None:
     params, target = data["params"], data["params"]["target"]
     _pair(_("Estimated params"), long_count(params["total"]))
     _pair(_("Active params"), long_count(params["active"]))
+    _pair(_("Weights"), short_bytes(data["weight_bytes"]))
     _pair(_("Embedding params"), long_count(params["embedding"]))
     if target:
         ratio = f"{params['total'] / target:.1%}"

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from eulerstack.compiler.declared import architecture_of, features_of
 from eulerstack.compiler.extensions import compiled_extensions
 from eulerstack.compiler.targets import write_target
+from eulerstack.compiler.tissue import tissue_map
 from eulerstack.hf.ecosystem import AUTO_MAP, ecosystem_fields
 from eulerstack.ir.dims import dims_of
 from eulerstack.ir.printer import print_ir
@@ -51,6 +52,7 @@ def compile_ir(ir: ModelIR) -> dict[str, Any]:
         "sliding_window": sliding_window,
         "tensor_parallel_plan": tensor_parallel_plan(ir),
         "use_cache": True,
+        "tissue": tissue_map(ir),
         "v1_extensions": compiled_extensions(ir),
         "architecture": architecture,
     }
@@ -219,16 +221,20 @@ def initialise_module(model: EulerStackForCausalLM, name: str, module: torch.nn.
     """Gives a module on meta its memory and its initial numbers; its children are not touched."""
     import torch
 
+    from eulerstack.hf.roles import safe_parameters
+
     if not module._parameters and not module._buffers:
         return
     module.to_empty(device="cpu", recurse=False)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream_seed(seed, name))
         model._init_weights(module)
+    safe = safe_parameters(module, model.config.architecture)
     for key, parameter in module._parameters.items():
         if parameter is not None:
+            final = getattr(torch, "float32" if key in safe else dtype)
             module._parameters[key] = torch.nn.Parameter(
-                parameter.detach().to(getattr(torch, dtype)), requires_grad=parameter.requires_grad
+                parameter.detach().to(final), requires_grad=parameter.requires_grad
             )
 
 

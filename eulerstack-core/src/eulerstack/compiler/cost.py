@@ -70,6 +70,19 @@ class ModelCost:
         return self._sum(lambda cost: cost.params) + self.embedding + self.final_norm
 
     @property
+    def safe(self) -> int:
+        """Parameters of norms and routers, which `dtype_policy: layered_safe` keeps in float32."""
+        parts = self._sum(lambda cost: cost.safe_params)
+        return (
+            parts + self.final_norm + sum(norm.params - norm.safe_params for each in self.layers for norm in each.norms)
+        )
+
+    def weight_bytes(self, dtype: str, policy: str) -> int:
+        """Bytes of all weights in `dtype`, under a `dtype_policy`."""
+        safe = self.safe if policy == "layered_safe" else 0
+        return ELEMENT_BYTES[dtype] * (self.total - safe) + ELEMENT_BYTES["float32"] * safe
+
+    @property
     def active(self) -> int:
         """Parameters that one token touches. Tables of embeddings count whole, as published figures have it."""
         return self._sum(lambda cost: cost.active) + self.embedding + self.final_norm

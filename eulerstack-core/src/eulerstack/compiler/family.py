@@ -101,7 +101,7 @@ def _meaning(ir: ModelIR, importer: Importer) -> dict[str, Any]:
             for layer in ir.layers
         ],
         "head": {"type": ir.head.type, **ir.head.params},
-        "training_hints": {"dropout": ir.training_hints["dropout"]},
+        "training_hints": {"dropout": ir.training_hints["dropout"], "scaling": thaw(ir.training_hints["scaling"])},
         "extensions": thaw(ir.extensions),
     }
 

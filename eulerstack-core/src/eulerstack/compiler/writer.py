@@ -106,7 +106,7 @@ def fill_directory(
     _write_json(folder / "config.json", {**config, "transformers_version": version("transformers")})
     write_source(ir, folder)
     (folder / "spec.yml").write_text(print_ir(ir) if spec_text is None else spec_text, encoding="utf-8")
-    write_weights(folder, tensors, expected_weights(ir), dtypes or ir.model["dtype"])
+    write_weights(folder, tensors, expected_weights(ir), dtypes or weight_dtypes(ir))
     _write_json(
         folder / "provenance.json",
         {
@@ -166,6 +166,19 @@ def expected_weights(ir: ModelIR) -> dict[str, tuple[int, ...]]:
     model = build_on_meta(ir)
     tied = set(model.all_tied_weights_keys)
     return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items() if name not in tied}
+
+
+def weight_dtypes(ir: ModelIR) -> dict[str, str]:
+    """The declared dtype of every stored weight."""
+    from eulerstack.hf.roles import safe_parameters
+
+    model = build_on_meta(ir)
+    safe = {
+        f"{prefix}.{name}"
+        for prefix, module in model.named_modules()
+        for name in safe_parameters(module, model.config.architecture)
+    }
+    return {name: "float32" if name in safe else ir.model["dtype"] for name in expected_weights(ir)}
 
 
 def _write_json(file: Path, data: Any) -> None:

@@ -17,7 +17,8 @@ class EulerStackConfig(PreTrainedConfig):
 
     `architecture` is the complete IR and the only thing the model is built from; every other field repeats a part of it
     under the name that other tools expect. `layer_types` names each layer's cache and mask, `tensor_parallel_plan` how
-    its matrices may be split. `v1_extensions` holds what the spec said in reserved namespaces.
+    its matrices may be split; `tissue` maps columns of templates to layers. `v1_extensions` holds what the spec said in
+    reserved namespaces.
 
     Errors: ValueError when a repeated field was changed so that it contradicts `architecture`.
     """
@@ -52,6 +53,7 @@ class EulerStackConfig(PreTrainedConfig):
     pad_token_id: int | None = None
     tie_word_embeddings: bool = True
     tensor_parallel_plan: dict | None = None
+    tissue: dict | None = None
     v1_extensions: dict | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:

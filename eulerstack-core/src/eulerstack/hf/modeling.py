@@ -6,10 +6,12 @@ them.
 Shapes: input_ids (batch, time) -> hidden states (batch, time, d_model) -> logits (batch, time, vocab_size)
 """
 
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 from transformers import GenerationMixin, PreTrainedModel
 from transformers.cache_utils import Cache, DynamicCache
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -21,8 +23,10 @@ from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 from eulerstack.hf.attention_base import AttentionBase
 from eulerstack.hf.cache import STATE_LAYER_TYPE
 from eulerstack.hf.configuration import EulerStackConfig
+from eulerstack.hf.initial_weights import own_deviation, redraw, width_multiplier
 from eulerstack.hf.masks import create_masks, packed_sequences
 from eulerstack.hf.primitives import primitive_class
+from eulerstack.hf.roles import keep_in_float32, note_parameter_roles
 
 
 class ScaledEmbedding(nn.Embedding):
@@ -119,9 +123,16 @@ class EulerStackPreTrainedModel(PreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         # A module with parameters that transformers doesn't know fills them itself, by `initialize`.
         if hasattr(module, "initialize"):
-            module.initialize(self.config.initializer_range)
+            module.initialize(own_deviation(module, self.config))
         else:
             super()._init_weights(module)
+            redraw(module, self.config)
+
+    def settle(self) -> None:
+        """What can be done once all modules are there, before weights are initialised."""
+        note_parameter_roles(self)
+        keep_in_float32(self)
+        self.post_init()
 
 
 class EulerStackModel(EulerStackPreTrainedModel):
@@ -162,7 +173,9 @@ class EulerStackModel(EulerStackPreTrainedModel):
             self.rope_of_layer.append(None if rope is None else ropes.index(rope))
         self.rotary_embs = nn.ModuleList([primitive_class("position", rope)(config, rope["params"]) for rope in ropes])
         self.gradient_checkpointing = False
-        self.post_init()
+        self.settle()
+        if architecture["training_hints"]["checkpointing"]:
+            self._set_gradient_checkpointing(True, partial(checkpoint, use_reentrant=False))
 
     @merge_with_config_defaults
     @capture_outputs
@@ -236,6 +249,7 @@ class EulerStackForCausalLM(EulerStackPreTrainedModel, GenerationMixin):
     _tp_plan = {"lm_head": "colwise_gather_output"}
     _pp_plan = {"lm_head": (["hidden_states"], ["logits"])}
     _fsdp_plan = {"lm_head": "keep_full_weight"}
+    parameter_roles = {"lm_head.weight": "readout"}
 
     def __init__(self, config: Any):
         super().__init__(config)
@@ -249,13 +263,19 @@ class EulerStackForCausalLM(EulerStackPreTrainedModel, GenerationMixin):
         else:
             self._tied_weights_keys = {}
         self.head = primitive_class("head", head)(config, head["params"])
-        self.post_init()
+        self.readout_multiplier = 1 / width_multiplier(config.architecture)
+        self.settle()
         if self.lm_head is None:
             for name in ("_tp_plan", "_pp_plan", "_fsdp_plan"):
                 setattr(self, name, {part: plan for part, plan in getattr(self, name).items() if part != "lm_head"})
 
     def project(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """Logits of `lm_head`. The head gets this function and not the module, which offloading would try to move."""
+        """Logits of `lm_head`. The head gets this function and not the module, which offloading would try to move.
+
+        Under µP hidden states are divided by the width over its base on the way.
+        """
+        if self.readout_multiplier != 1.0:
+            hidden_states = hidden_states * self.readout_multiplier
         return self.lm_head(hidden_states)
 
     def get_output_embeddings(self) -> Any:

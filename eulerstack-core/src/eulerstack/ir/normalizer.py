@@ -127,7 +127,8 @@ class _Normalizer:
         model = self._model()
         embedding = self._embedding()
         position = self._position(model, embedding)
-        context = {"model": model, "embedding": {**embedding, "positional": position.type, **position.params}}
+        positioned = {**embedding, "positional": position.type, **position.params}
+        context = {"model": model, "embedding": positioned, "training_hints": self.spec["training_hints"]}
         head = self._primitive("head", self.spec["head"], context, "head")
         embedding["tie_word_embeddings"] = self._tied(head, embedding)
         templates = {
@@ -148,6 +149,7 @@ class _Normalizer:
             training_hints=self._section("training_hints"),
             compatibility=self._section("compatibility"),
             extensions=FrozenMapping(extensions),
+            tissue=self._section("tissue") if "tissue" in self.spec else FrozenMapping(),
             location=self.locate(""),
             locations=FrozenMapping({path: self.locate(source) for path, source in written.items()}),
         )
@@ -173,7 +175,8 @@ class _Normalizer:
 
     def _position(self, model: Data, embedding: Data) -> PrimitiveIR:
         given = self.spec["embedding"]
-        context = {"model": model, "embedding": {**embedding, "positional": given["positional"]}}
+        positioned = {**embedding, "positional": given["positional"]}
+        context = {"model": model, "embedding": positioned, "training_hints": self.spec["training_hints"]}
         named = {**given, "type": given["positional"]}
         return self._primitive("position", named, context, "embedding")
 

@@ -46,6 +46,8 @@ def to_spec(ir: ModelIR, registry: Registry | None = None) -> Data:
     spec["head"] = _primitive(registry, "head", ir.head)
     for section in ("training_hints", "compatibility"):
         spec[section] = _ordered(getattr(ir, section), ir_words(section))
+    if ir.tissue:
+        spec["tissue"] = _ordered(ir.tissue, ir_words("tissue"))
     for path, value in sorted(ir.extensions.items()):
         if parse_layers_path(path) is None:
             put_back(spec, path, _sorted(value))
@@ -212,6 +214,7 @@ def to_data(ir: ModelIR) -> Data:
         "training_hints": thaw(ir.training_hints),
         "compatibility": thaw(ir.compatibility),
         "extensions": thaw(ir.extensions),
+        "tissue": thaw(ir.tissue),
     }
 
 
@@ -256,6 +259,7 @@ def from_data(data: Mapping[str, Any]) -> ModelIR:
         training_hints=FrozenMapping(data["training_hints"]),
         compatibility=FrozenMapping(data["compatibility"]),
         extensions=FrozenMapping(data["extensions"]),
+        tissue=FrozenMapping(data["tissue"]),
     )
 
 

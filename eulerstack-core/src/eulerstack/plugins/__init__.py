@@ -22,6 +22,7 @@ from eulerstack.plugins.primitive import (
     Target,
     WeightRule,
 )
+from eulerstack.plugins.scaling import attention_scale
 
 __all__ = [
     "API_VERSION",
@@ -41,6 +42,7 @@ __all__ = [
     "SchemaFragment",
     "Target",
     "WeightRule",
+    "attention_scale",
     "hookimpl",
 ]
 

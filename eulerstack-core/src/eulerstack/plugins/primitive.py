@@ -47,6 +47,9 @@ class Cost:
 
     `prefill_flops` gives the FLOPs of a whole sequence of that many tokens processed at once, for a primitive that then
     computes in another form than token by token; None: the sum of what its tokens cost one at a time.
+
+    `safe_params` of the `params` belong to norms and routers, which `dtype_policy: layered_safe` keeps in float32;
+    those of norms as primitives count without being named.
     """
 
     params: int = 0
@@ -59,6 +62,7 @@ class Cost:
     state_window: int | None = None
     context_stride: int = 1
     prefill_flops: Callable[[int], int] | None = None
+    safe_params: int = 0
 
     @property
     def decode_flops_per_context(self) -> int:
@@ -178,7 +182,7 @@ class Primitive:
     inline    JSON Schema properties written beside `type` itself ("activation" of an ffn)
     cost      (dims, params, element_bytes) -> Cost; exact, checked against the built module
     resolve   (params, model) -> params: fills what depends on other parts of the spec; `model` is the complete mapping
-              {"model": …, "embedding": …}; the result holds no "inherit" value any more
+              {"model": …, "embedding": …, "training_hints": …}; the result holds no "inherit" value any more
     checks    (dims, params) -> problems that make the spec a CompatibilityError
     cache     params -> CacheLayer (mixers only, and needed there)
     features  (dims, params) -> Features (mixers only)

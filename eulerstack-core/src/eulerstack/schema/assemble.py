@@ -16,7 +16,7 @@ from eulerstack import i18n
 from eulerstack.dsl.paths import RESERVED_KEY
 from eulerstack.errors import Message, msg
 from eulerstack.plugins.primitive import Primitive
-from eulerstack.schema import sections
+from eulerstack.schema import sections, training
 from eulerstack.schema.sections import Schema, word
 
 _assembled: weakref.WeakKeyDictionary[Any, Schema] = weakref.WeakKeyDictionary()
@@ -59,7 +59,7 @@ def _assemble(registry: Any) -> Schema:
     )
     head = _choice(registry, "head", msg("The output head."), sections.DEFAULT_TYPES["head"])
     targets = [target.name for target in registry.targets()]
-    compatibility = sections.compatibility()
+    compatibility = training.compatibility()
     compatibility["properties"]["compile_target"]["examples"] = targets or [sections.DEFAULT_TARGET]
     properties: Schema = {
         "schema_version": word("integer", msg("Version of the language."), const=sections.SCHEMA_VERSION),
@@ -83,8 +83,9 @@ def _assemble(registry: Any) -> Schema:
             "examples": [[{"template": "decoder", "repeat": 24}]],
         },
         "head": {**head, "examples": [{"type": "causal_lm"}]},
-        "training_hints": sections.training_hints(),
+        "training_hints": training.training_hints(),
         "compatibility": compatibility,
+        "tissue": training.tissue(),
     }
     required = (
         "schema_version",

@@ -13,6 +13,7 @@ from eulerstack.schema import overrides, sections
 from eulerstack.schema.packages import is_installed, package_of
 from eulerstack.schema.parts import Part, Parts
 from eulerstack.schema.planned import is_planned_type, is_planned_value, is_planned_word
+from eulerstack.schema.training_checks import check_quantization, check_tissue, check_training_hints
 from eulerstack.schema.words import FOREIGN_VALUES, one_of
 
 TEMPLATE_KINDS = ("mixer", "ffn", "norm", "residual")
@@ -52,6 +53,19 @@ class _Checker:
         if sizes_fit:
             self._primitives()
         self._schedule(sizes_fit)
+        self._training()
+
+    def _training(self) -> None:
+        """What the words for training and for columns of templates say together."""
+        check_training_hints(self._spec.get("training_hints", {}), self._spec["model"]["d_model"], self._problems)
+        check_quantization(self._spec.get("compatibility", {}), self._problems)
+        scheduled = {
+            value
+            for _, word, value in _words(self._spec["layer_schedule"], ())
+            if word in ("template", "body")
+            if isinstance(value, str)
+        }
+        check_tissue(self._spec.get("tissue", {}), self._templates, scheduled, self._problems)
 
     def _add(self, path: str, what: Message, fix: Message, see: str) -> None:
         self._problems.add(path, what, fix, see)

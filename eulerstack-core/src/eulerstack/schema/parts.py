@@ -15,6 +15,7 @@ from eulerstack.plugins.primitive import Primitive, Problem
 from eulerstack.schema import sections
 from eulerstack.schema.defaults import complete, complete_words
 from eulerstack.schema.sizes import complete_model, dims_from
+from eulerstack.schema.training import training_hints
 
 Result = TypeVar("Result")
 
@@ -45,6 +46,7 @@ class Parts:
         self._failed: set[str] = set()
         self.model = complete_model(spec["model"])
         self.embedding = complete_words(sections.embedding()["properties"], spec["embedding"])
+        self.training_hints = complete_words(training_hints()["properties"], spec.get("training_hints", {}))
         self.dims = dims_from(self.model, self.embedding["positional"])
         self.position: Part | None = None
         self.position = self.part("position", spec["embedding"], "embedding", "positional")
@@ -65,10 +67,8 @@ class Parts:
         params = complete_words(primitive.inline, given)
         if primitive.schema is not None:
             params = complete(primitive.schema, given.get(primitive.block_name) or {}) | params
-        if kind == "position":
-            context = {"model": self.model, "embedding": {**self.embedding, **params}}
-        else:
-            context = {"model": self.model, "embedding": self.embedding}
+        embedding = {**self.embedding, **params} if kind == "position" else self.embedding
+        context = {"model": self.model, "embedding": embedding, "training_hints": self.training_hints}
         resolved = self.guarded(primitive, path, lambda: dict(primitive.resolve(params, context)))
         return None if resolved is None else Part(kind, path, primitive, resolved)
 

@@ -15,7 +15,7 @@ PLANNED_TYPES: dict[str, tuple[str, ...]] = {
 }
 
 PLANNED_WORDS: dict[str, tuple[str, ...]] = {
-    "": ("execution_modes", "transition", "tissue"),
+    "": ("execution_modes", "transition"),
     "layer_templates.<name>": ("memory", "shape_change"),
     "layer_templates.<name>.mixer.attention": ("compression",),
     "layer_templates.<name>.ffn": (
@@ -42,24 +42,7 @@ PLANNED_WORDS: dict[str, tuple[str, ...]] = {
     "layer_templates.<name>.residual": ("hyper",),
     "layer_schedule[]": ("depth_gating", "parallel", "merge", "integrator"),
     "head": ("mtp",),
-    "training_hints": (
-        "init",
-        "checkpointing",
-        "router_aux_loss_coef",
-        "lr_peak",
-        "lr_floor_ratio",
-        "betas",
-        "weight_decay",
-        "grad_clip",
-        "warmup_steps_ratio",
-        "router_lr_multiplier",
-        "optimizer",
-        "optimizer_groups",
-        "muon",
-        "scaling",
-        "differentiation_objectives",
-    ),
-    "compatibility": ("dtype_policy", "quant_aware_training"),
+    "training_hints": ("router_aux_loss_coef", "differentiation_objectives"),
 }
 
 PLANNED_VALUES: dict[str, tuple[str, ...]] = {

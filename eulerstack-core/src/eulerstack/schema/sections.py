@@ -199,29 +199,6 @@ def schedule_entry(window: Schema, attn_drop: Schema, activation: Schema) -> Sch
     return section(msg("A run of equal layers."), properties, ("template",))
 
 
-def training_hints() -> Schema:
-    """What training code may want to know."""
-    properties = {
-        "dropout": word(
-            "number",
-            msg("Probability of dropping a channel after the embedding and on every branch's output, while training."),
-            minimum=0,
-            exclusiveMaximum=1,
-            default=0.0,
-        ),
-        "seed": word("integer", msg("Seed of the initial weights."), minimum=0, maximum=2**63 - 1, default=0),
-    }
-    return section(msg("Hints for training."), properties)
-
-
-def compatibility() -> Schema:
-    """What the model is compiled for."""
-    properties = {
-        "compile_target": word("string", msg("Back end of the compiler."), default=DEFAULT_TARGET),
-    }
-    return section(msg("What the model is compiled for."), properties)
-
-
 def let() -> Schema:
     """Named numbers."""
     return {
@@ -233,11 +210,15 @@ def let() -> Schema:
 
 def ir_words(name: str) -> tuple[str, ...]:
     """The words of a section that the IR holds there: all but those that only serve to find others, or a primitive."""
+    # That file is built from this one.
+    from eulerstack.schema import training
+
     schemas = {
         "model": model,
         "tokenizer_contract": tokenizer_contract,
         "embedding": embedding,
-        "training_hints": training_hints,
-        "compatibility": compatibility,
+        "training_hints": training.training_hints,
+        "compatibility": training.compatibility,
+        "tissue": training.tissue,
     }
     return tuple(word for word in schemas[name]()["properties"] if word not in ("mlp_ratio", "positional"))

@@ -21,7 +21,7 @@ from dataclasses import replace
 from typing import Any
 
 from eulerstack.errors import msg
-from eulerstack.plugins import CacheLayer, Cost, Dims, Features, Primitive, Problem, Rotation
+from eulerstack.plugins import CacheLayer, Cost, Dims, Features, Primitive, Problem, Rotation, attention_scale
 from eulerstack.plugins.primitive import Backend
 from eulerstack_mixers.declarations.latent_attention import LATENT_WORDS, check_latent, latent_cost, resolve_latent
 from eulerstack_mixers.declarations.rope_scaling import SEE as SEE_ROPE
@@ -119,7 +119,8 @@ SCHEMA = block(
         ),
         "scale": number(
             "Factor on the dot product of query and key; null: head_dim ** -0.5, with latent_dim (head_dim + "
-            "rope_head_dim) ** -0.5, times the square of yarn's factor for mscale_all_dim.",
+            "rope_head_dim) ** -0.5, times the square of yarn's factor for mscale_all_dim; under mup 8 / width "
+            "instead of width ** -0.5.",
             None,
             nullable=True,
             exclusiveMinimum=0,
@@ -131,8 +132,13 @@ SCHEMA = block(
 
 
 def resolve(params: Params, model: Mapping[str, Any]) -> Params:
-    """Makes `rope` false or complete, and fills the words of latent attention."""
-    return resolve_latent(_resolve_rope(params, model), model["model"])
+    """Makes `rope` false or complete, and fills the words of latent attention and the scale of µP."""
+    filled = resolve_latent(_resolve_rope(params, model), model)
+    head_dim = model["model"]["head_dim"]
+    # The standard scale stays unwritten.
+    if filled["scale"] is None and (scale := attention_scale(head_dim, model)) != head_dim**-0.5:
+        return {**filled, "scale": scale}
+    return filled
 
 
 def _resolve_rope(params: Params, model: Mapping[str, Any]) -> Params:
@@ -241,6 +247,7 @@ def _cost(dims: Dims, params: Params, element_bytes: int) -> Cost:
     norms = {"none": 0, "head": 2 * dims.head_dim, "full": queries + keys}[params["qk_norm"]]
     return Cost(
         params=weights + biases + norms,
+        safe_params=norms,
         flops_per_token=2 * weights,
         flops_per_token_per_context=4 * queries,
         state_bytes_per_token=2 * keys * element_bytes,

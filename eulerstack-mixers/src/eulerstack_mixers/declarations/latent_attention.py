@@ -21,7 +21,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from eulerstack.errors import msg
-from eulerstack.plugins import Cost, Dims, Problem
+from eulerstack.plugins import Cost, Dims, Problem, attention_scale
 from eulerstack_mixers.declarations.rope_scaling import check_rope
 from eulerstack_mixers.declarations.words import Schema, integer, number
 
@@ -81,15 +81,15 @@ def resolve_latent(params: Params, model: Mapping[str, Any]) -> Params:
     """Fills the widths, the norm's eps and the scale of an attention block; `rope` must be resolved already."""
     if params["latent_dim"] is None:
         return params
-    head_dim = model["head_dim"]
+    head_dim = model["model"]["head_dim"]
     rope_head_dim = params["rope_head_dim"] or max(2, head_dim // 4 * 2)
     temperature = yarn_temperature(params["rope"])
-    scale = (head_dim + rope_head_dim) ** -0.5 * temperature * temperature
+    scale = attention_scale(head_dim + rope_head_dim, model) * temperature * temperature
     return {
         **params,
         "rope_head_dim": rope_head_dim,
         "v_head_dim": params["v_head_dim"] or head_dim,
-        "latent_norm_eps": params["latent_norm_eps"] or model["norm_eps"],
+        "latent_norm_eps": params["latent_norm_eps"] or model["model"]["norm_eps"],
         "scale": params["scale"] or scale,
     }
 
@@ -150,6 +150,7 @@ def latent_cost(dims: Dims, params: Params, element_bytes: int) -> Cost:
     biases = (latent + rope + (query or 0) if params["qkv_bias"] else 0) + (dims.d_model if params["o_bias"] else 0)
     return Cost(
         params=weights + norms + biases,
+        safe_params=norms,
         flops_per_token=2 * weights,
         flops_per_token_per_context=2 * heads * (nope + rope + value),
         decode_flops_per_token_per_context=2 * heads * (2 * latent + rope),

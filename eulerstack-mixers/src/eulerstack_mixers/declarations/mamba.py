@@ -192,17 +192,20 @@ def cost(dims: Dims, params: Params, element_bytes: int) -> Cost:
         channels, entering = d_inner, 2 * d_inner
         projections = d_inner * (3 * dims.d_model + 2 * rank + 2 * d_state)
         # Δ's bias, A and D
-        others = d_inner * (2 + d_state) + (rank + 2 * d_state if params["bcdt_norm"] == "learned" else 0)
+        others = d_inner * (2 + d_state)
+        norms = rank + 2 * d_state if params["bcdt_norm"] == "learned" else 0
     else:
         n_heads = d_inner // params["head_dim"]
         channels = d_inner + 2 * params["n_groups"] * d_state
         entering = d_inner + channels + n_heads
         projections = dims.d_model * (entering + d_inner)
         # Δ's bias, A and D
-        others = 3 * n_heads + (d_inner if params["norm"] else 0)
+        others = 3 * n_heads
+        norms = d_inner if params["norm"] else 0
     biases = (channels if params["conv_bias"] else 0) + (entering + dims.d_model if params["proj_bias"] else 0)
     return Cost(
-        params=projections + channels * d_conv + others + biases,
+        params=projections + channels * d_conv + others + norms + biases,
+        safe_params=norms,
         flops_per_token=2 * projections + 2 * channels * d_conv + 6 * d_inner * d_state,
         state_bytes_fixed=(d_conv - 1) * channels * element_bytes + d_inner * d_state * STATE_BYTES,
     )

@@ -102,6 +102,9 @@ class Attention(AttentionBase):
         self.v_proj = nn.Linear(config.hidden_size, key_width, bias=params["qkv_bias"])
         self.o_proj = nn.Linear(query_width, config.hidden_size, bias=params["o_bias"])
         self.qk_norm = params["qk_norm"]
+        # A query that is normalised has no small values to begin with.
+        query = "query" if self.qk_norm == "none" else "hidden"
+        self.parameter_roles = {"q_proj.weight": query, "o_proj.weight": "output"}
         if self.qk_norm != "none":
             norm = {"eps": config.architecture["model"]["norm_eps"], "zero_centered": False}
             per_head = self.qk_norm == "head"

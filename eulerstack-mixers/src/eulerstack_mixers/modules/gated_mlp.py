@@ -16,6 +16,8 @@ from eulerstack_mixers.modules.activations import ACTIVATIONS
 class GatedMLP(nn.Module):
     """A linear unit whose channels are switched by an activated gate."""
 
+    parameter_roles = {"down_proj.weight": "output"}
+
     def __init__(self, config: Any, params: dict[str, Any]):
         super().__init__()
         self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=params["bias"])

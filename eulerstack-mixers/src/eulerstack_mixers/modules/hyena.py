@@ -195,6 +195,8 @@ class HyenaFilter(nn.Module):
 class Hyena(nn.Module):
     """Gated long convolutions; a drop-in for attention that sees max_seq_len tokens."""
 
+    parameter_roles = {"out_proj.weight": "output"}
+
     def __init__(self, config: Any, params: dict[str, Any], layer_idx: int):
         super().__init__()
         self.layer_idx = layer_idx

@@ -27,6 +27,7 @@ class LatentAttention(AttentionBase):
     """Softmax attention through a latent. `config.head_dim` is the width of a head without its rotary part."""
 
     is_causal = True
+    parameter_roles = {"q_proj.weight": "query", "q_b_proj.weight": "query", "o_proj.weight": "output"}
     # Every head has keys and values of its own, or, in absorbed form, all heads are one.
     num_key_value_groups = 1
 

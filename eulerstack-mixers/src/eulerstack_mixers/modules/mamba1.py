@@ -118,6 +118,8 @@ class SelectiveScan(torch.autograd.Function):
 class Mamba1(nn.Module):
     """Selective state space, variant mamba1."""
 
+    parameter_roles = {"out_proj.weight": "output"}
+
     def __init__(self, config: Any, params: dict[str, Any], layer_idx: int):
         super().__init__()
         self.layer_idx = layer_idx

@@ -177,6 +177,8 @@ class GatedGroupNorm(nn.Module):
 class Mamba2(nn.Module):
     """Selective state space, variant mamba2."""
 
+    parameter_roles = {"out_proj.weight": "output"}
+
     def __init__(self, config: Any, params: dict[str, Any], layer_idx: int):
         super().__init__()
         self.layer_idx = layer_idx

@@ -16,6 +16,8 @@ from eulerstack_mixers.modules.activations import ACTIVATIONS
 class MLP(nn.Module):
     """Two linear layers around an activation."""
 
+    parameter_roles = {"down_proj.weight": "output"}
+
     def __init__(self, config: Any, params: dict[str, Any]):
         super().__init__()
         self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=params["bias"])

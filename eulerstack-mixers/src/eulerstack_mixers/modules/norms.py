@@ -45,3 +45,7 @@ class LayerNorm(nn.LayerNorm):
 
     def __init__(self, width: int, params: dict[str, Any]):
         super().__init__(width, eps=params["eps"], bias=params["bias"])
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        # A norm may be kept in float32 beside lower-precision activations.
+        return super().forward(hidden_states.to(self.weight.dtype)).to(hidden_states.dtype)

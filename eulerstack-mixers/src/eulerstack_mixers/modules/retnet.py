@@ -152,6 +152,8 @@ def retention_chunks(
 class Retention(nn.Module):
     """A retention layer. Several tokens take the chunkwise or the parallel form, a cached single one the recurrent."""
 
+    parameter_roles = {"o_proj.weight": "output"}
+
     def __init__(self, config: Any, params: dict[str, Any], layer_idx: int):
         super().__init__()
         self.layer_idx = layer_idx

@@ -153,6 +153,7 @@ def cost(dims: Dims, params: Params, element_bytes: int) -> Cost:
         inner_flops = 2 * (5 * steps + 2) * dims.head_dim * params["inner_model"]["hidden"]
     return Cost(
         params=projections + dims.n_heads + params["mini_batch"] + fast + 4 * width,
+        safe_params=2 * width,
         flops_per_token=2 * projections + dims.n_heads * inner_flops,
         state_bytes_fixed=4 * fast * (1 + batched + 2 * adamw) + (8 if batched or adamw else 0),
     )

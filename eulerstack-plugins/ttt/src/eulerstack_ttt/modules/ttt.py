@@ -135,6 +135,8 @@ def places_in_sequence(
 class TTTLayer(nn.Module):
     """Fast weights that learn to reconstruct v − k from k, read by q."""
 
+    parameter_roles = {"o_proj.weight": "output"}
+
     def __init__(self, config: Any, params: dict[str, Any], layer_idx: int):
         super().__init__()
         self.layer_idx = layer_idx
