@@ -171,6 +171,9 @@ def word_rows(name: str, value: Any, parent: Schema, has_section: bool, prefix: 
         return
     for inner, schema in value.get("properties", {}).items():
         yield from word_rows(inner, schema, value, False, f"{label}.")
+    items = value.get("items", {})
+    for inner, schema in items.get("properties", {}).items():
+        yield from word_rows(inner, schema, items, False, f"{label}.")
     yield from typed_rows(value, label)
 
 
