@@ -194,7 +194,8 @@ def specs(draw: st.DrawFn) -> Data:
         head=draw(
             words(tie_weights=st.none() | st.booleans(), logit_softcap=st.none() | positive, logit_scale=positive)
         ),
-        training_hints=draw(words(
+        training_hints=draw(
+            words(
                 dropout=fraction,
                 seed=st.integers(0, 2**63 - 1),
                 init=st.sampled_from(["normal", "orthogonal"]),
@@ -202,6 +203,7 @@ def specs(draw: st.DrawFn) -> Data:
                 optimizer=st.sampled_from(["adamw", "hybrid"]),
                 optimizer_groups=st.lists(words(match=st.just("*"), lr_multiplier=st.just(2.0)), max_size=2),
                 scaling=st.just({"parametrization": "mup", "base_width": 3}),
-            )),
+            )
+        ),
         **draw(extensions),
     )
