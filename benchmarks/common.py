@@ -81,6 +81,21 @@ def interleaved(cases: Mapping[str, Callable[[], Timing]], repetitions: int) -> 
     return timings
 
 
+def resident_bytes(name: str) -> int:
+    """A size of this process as Linux gives it: VmRSS is the present one, VmHWM the largest since it was reset."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
+
+
+def measure_growth_of_memory(run: Callable[[], object]) -> int:
+    """By how many bytes `run` makes this process larger at its peak (Linux)."""
+    # 5 makes the present size the largest so far.
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    before = resident_bytes("VmRSS")
+    run()
+    return resident_bytes("VmHWM") - before
+
+
 RATIO_COLUMNS = ["ratio", "noise of paired ratios", "of the fastest", "of CPU time", "noise of CPU ratios"]
 
 

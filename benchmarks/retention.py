@@ -14,10 +14,19 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
-from common import Stopwatch, Timing, circumstances, interleaved, load_average, parser, publish, table
+from common import (
+    Stopwatch,
+    Timing,
+    circumstances,
+    interleaved,
+    load_average,
+    measure_growth_of_memory,
+    parser,
+    publish,
+    table,
+)
 from torch import nn
 
 import eulerstack as es
@@ -43,7 +52,10 @@ def layer(chunkwise: bool) -> nn.Module:
         "embedding": {"type": "learned", "positional": "none"},
         "layer_templates": {
             "decoder": {
-                "mixer": {"type": "retnet", "retnet": {"chunkwise": chunkwise, "chunk_size": CHUNK}},
+                "mixer": {
+                    "type": "retnet",
+                    "retnet": {"chunkwise": chunkwise, "chunk_size": CHUNK if chunkwise else None},
+                },
                 "ffn": {"type": "gated_mlp"},
             }
         },
@@ -72,22 +84,12 @@ def peak_bytes(form: str, length: int, threads: int) -> int:
     return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
-def resident_bytes(name: str) -> int:
-    """A size of this process as Linux gives it: VmRSS is the present one, VmHWM the largest since it was reset."""
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
-
-
 def measure_peak(form: str, length: int) -> int:
     """Run in the fresh process: the peak of a pass beyond what is held before it."""
     mixer = layer(FORMS[form])
     training_pass(mixer, CHUNK)()
     run = training_pass(mixer, length)
-    # 5 makes the present size the largest so far.
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    before = resident_bytes("VmRSS")
-    run()
-    return resident_bytes("VmHWM") - before
+    return measure_growth_of_memory(run)
 
 
 def check_equal(mixers: dict[str, nn.Module]) -> float:
