@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -20,6 +21,9 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     transformers.logging.set_verbosity_error()
     patch = pytest.MonkeyPatch()
     patch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path_factory.mktemp("modules")))
+    # A package that tests of this process have loaded from another cache would go on being looked for there.
+    for name in [name for name in sys.modules if name.split(".")[0] == "transformers_modules"]:
+        patch.delitem(sys.modules, name)
     yield
     patch.undo()
 

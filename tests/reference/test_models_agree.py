@@ -69,6 +69,9 @@ def reference_logits(ir: ModelIR, weights: Weights, tokens: list[int]) -> Any:
         hidden_states = layer_of(ir, layer, below(weights, f"model.layers.{index}"), hidden_states)
     if ir.final_norm is not None:
         hidden_states = norm_of(ir.final_norm, below(weights, "model.norm"))(hidden_states)
+    scaling = ir.training_hints["scaling"]
+    if scaling["parametrization"] == "mup":
+        hidden_states = hidden_states * scaling["base_width"] / ir.model["d_model"]
     head = {word: ir.head.params[word] for word in ("logit_scale", "logit_softcap")}
     return causal_lm(hidden_states, weights["lm_head.weight"], **head)
 

@@ -542,5 +542,5 @@ def test_a_kind_that_the_language_has_no_place_for_is_never_accepted_and_ignored
     setattr(module, hook, hookimpl(lambda: [primitive]))
     registry = Registry([*installed_sources(), module])
     (record,) = [record for record in registry.records() if record.package == "later"]
-    assert record.state == "broken" and record.error is not None and "no place" in record.error.render()
+    assert record.state == "broken" and record.error is not None and "no place" in record.error.render(str)
     assert registry.names(kind) == []
