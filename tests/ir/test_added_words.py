@@ -33,11 +33,13 @@ WORDS: dict[str, Any] = {
     },
     "vendor.acme.silent": {"type": "integer"},
 }
+# Texts that a file can hold.
+letters = st.characters(exclude_characters="\0", exclude_categories=["Cs"])
 VALUES = {
     "vendor.acme.rate": st.integers(0, 9) | st.floats(0, 9, allow_nan=False),
-    "vendor.acme.note": st.none() | st.text(max_size=5),
+    "vendor.acme.note": st.none() | st.text(letters, max_size=5),
     "vendor.acme.plan": st.fixed_dictionaries(
-        {}, optional={"steps": st.integers(1, 9), "names": st.lists(st.text(max_size=3), max_size=2)}
+        {}, optional={"steps": st.integers(1, 9), "names": st.lists(st.text(letters, max_size=3), max_size=2)}
     ),
     "vendor.acme.silent": st.integers(),
 }

@@ -73,6 +73,28 @@ def training(before: Spec, after: Spec, case: Case) -> None:
         assert not torch.allclose(first.train()(ids).logits, second.train()(ids).logits, atol=1e-3)
 
 
+def loss(before: Spec, after: Spec, case: Case) -> None:
+    """The same logits, but another loss while training."""
+    models = [built(spec) for spec in (before, after)]
+    ids = tokens(time=24)
+    _same_logits(*models)
+    first, second = (model.train()(ids, labels=ids).loss for model in models)
+    assert abs(float(first.detach() - second.detach())) > 1e-6
+
+
+def corrections(before: Spec, after: Spec, case: Case) -> None:
+    """Training passes leave other numbers behind than weights: the corrections of routers."""
+    found = []
+    for model in (built(before), built(after)):
+        with torch.no_grad():
+            for seed in range(3):
+                model.train()(tokens(time=24, seed=seed))
+        found.append({name: value.clone() for name, value in model.named_buffers() if name.endswith("router.bias")})
+    assert found[0].keys() != found[1].keys() or any(
+        not torch.equal(found[0][name], found[1][name]) for name in found[0]
+    )
+
+
 def initial(before: Spec, after: Spec, case: Case) -> None:
     """Other initial weights."""
     first, second = (es.compile_to_hf_model(es.normalize_to_ir(spec)).state_dict() for spec in (before, after))
@@ -185,8 +207,8 @@ def rounding(before: Spec, after: Spec, case: Case) -> None:
 EFFECTS: dict[str, Callable[[Spec, Spec, Case], None]] = {
     effect.__name__: effect
     for effect in (
-        refused, parameters, function, training, initial, cost, operations, fact, source, findings, tokenizer,
-        groups, groups_refused, trainer, recomputed, dtypes, rounding,
+        refused, parameters, function, training, loss, corrections, initial, cost, operations, fact, source, findings,
+        tokenizer, groups, groups_refused, trainer, recomputed, dtypes, rounding,
     )
 }  # fmt: skip
 

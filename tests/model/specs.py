@@ -10,7 +10,7 @@ import torch
 import eulerstack as es
 from tests.model.words import VOCAB, changed, tiny_spec
 
-__all__ = ["VOCAB", "built", "changed", "enliven", "tiny_spec", "tokens"]
+__all__ = ["VOCAB", "built", "changed", "enliven", "follow_routes", "tiny_spec", "tokens"]
 torch.set_num_threads(1)
 
 
@@ -29,6 +29,19 @@ def enliven(model: torch.nn.Module) -> None:
             noise = torch.randn(parameter.shape, generator=generator)
             scale = parameter.shape[-1] ** -0.5 if parameter.ndim > 1 else 0.3
             parameter.copy_(noise * scale + (1.0 if parameter.ndim == 1 and "weight" in name else 0.0))
+
+
+def follow_routes(leader: torch.nn.Module, *followers: torch.nn.Module) -> None:
+    """Makes the routers of `followers` choose the experts that those of `leader` chose in their last pass."""
+    for name, router in leader.named_modules():
+        if type(router).__name__ != "ExpertRouter":
+            continue
+        chosen: list[torch.Tensor] = []
+        router.register_forward_hook(lambda module, given, output, into=chosen: into.append(output[2]))
+        for follower in followers:
+            follower.get_submodule(name).register_forward_hook(
+                lambda module, given, output, of=chosen: (output[0], module.weigh(output[0], of[-1]), of[-1])
+            )
 
 
 def tokens(batch: int = 2, time: int = 17, seed: int = 0) -> torch.Tensor:

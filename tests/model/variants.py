@@ -86,7 +86,8 @@ VARIANTS = _variants() | {name: spec for mixer in modules() for name, spec in mi
 EAGER_ONLY = {"softcap"} | {name for mixer in modules() for name in getattr(mixer, "EAGER_ONLY", ())}
 # Variants without attention run the same code under every implementation.
 WITHOUT_ATTENTION = {name for mixer in modules() for name in getattr(mixer, "WITHOUT_ATTENTION", ())}
-# A Fourier transform mixes the rounding of all tokens, so their past is equal at float tolerance only.
+# A Fourier transform mixes the rounding of all tokens, and a grouped product's depends on the number of its rows, so
+# that their past is equal at float tolerance only.
 TRANSFORMED = {name for mixer in modules() for name in getattr(mixer, "TRANSFORMED", ())}
 
 

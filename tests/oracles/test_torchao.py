@@ -21,6 +21,7 @@ from eulerstack.hf import (  # noqa: E402
     optimizer_groups,
     prepare_quant_aware_training,
 )
+from eulerstack.i18n import using  # noqa: E402
 from tests.model.specs import changed, enliven, tiny_spec, tokens  # noqa: E402
 
 TYPES = ("int8", "fp8", "fp4")
@@ -127,10 +128,10 @@ def test_rounding_changes_neither_roles_nor_groups() -> None:
 
 
 def test_widths_that_no_block_of_fp4_fits_are_refused() -> None:
-    with pytest.raises(CompatibilityError, match="32 weights"):
+    with using("en"), pytest.raises(CompatibilityError, match="32 weights"):
         prepare_quant_aware_training(asking({"enabled": True, "dtype": "fp4"}, **{"model.d_ff": 80}))
 
 
 def test_a_spec_that_does_not_ask_is_refused() -> None:
-    with pytest.raises(CompatibilityError, match="does not ask"):
+    with using("en"), pytest.raises(CompatibilityError, match="does not ask"):
         prepare_quant_aware_training(asking({"enabled": False}))

@@ -36,6 +36,7 @@ PROMISED_PARAMS = {
         for size, params in {"0p1b": 1e8, "0p8b": 8e8, "2b": 2e9, "4b": 4e9, "16b": 16e9}.items()
         for variant in ("simple", "mistral", "jamba", "mla")
     },
+    **{f"llm_{size}_moe": params for size, params in {"0p8b": 8e8, "2b": 2e9, "4b": 4e9, "16b": 16e9}.items()},
 }
 SECTIONS = (
     "schema_version",
@@ -178,6 +179,15 @@ def test_jamba_presets_have_three_mamba_layers_to_one_of_attention(name: str) ->
     importers = [each for each in get_registry().importers() if each.model_type == "jamba"]
     _, config = config_for(ir_of(name), importers, PATHS[name])
     assert (config["attn_layer_period"], config["attn_layer_offset"]) == (4, 2)
+
+
+@pytest.mark.parametrize("size", ["0p8b", "2b", "4b", "16b"])
+def test_moe_presets_have_eight_experts_in_one_layer_of_four(size: str) -> None:
+    ir = ir_of(f"llm_{size}_moe")
+    ffns = [layer.ffn for layer in ir.layers]
+    assert [ffn.type for ffn in ffns] == ["gated_mlp", "gated_mlp", "gated_mlp", "moe"] * (len(ffns) // 4)
+    assert {(ffn.params["experts"], ffn.params["top_k"]) for ffn in ffns if ffn.type == "moe"} == {(8, 2)}
+    assert model_cost(ir).active < 0.6 * model_cost(ir).total
 
 
 def test_samba_alternates_and_caches_no_more_than_its_window() -> None:

@@ -11,6 +11,7 @@ from eulerstack_mixers.declarations.latent_rules import LATENT_RULES
 from eulerstack_mixers.declarations.mamba import MAMBA
 from eulerstack_mixers.declarations.mlp import MLP
 from eulerstack_mixers.declarations.model_rules import MODEL_RULES
+from eulerstack_mixers.declarations.moe import MOE
 from eulerstack_mixers.declarations.no_ffn import NO_FFN
 from eulerstack_mixers.declarations.norms import NORMS
 from eulerstack_mixers.declarations.positions import POSITIONS
@@ -27,7 +28,7 @@ def eulerstack_mixers() -> tuple[Primitive, ...]:
 @hookimpl
 def eulerstack_ffns() -> tuple[Primitive, ...]:
     """Feed-forward blocks."""
-    return (MLP, GATED_MLP, NO_FFN)
+    return (MLP, GATED_MLP, MOE, NO_FFN)
 
 
 @hookimpl

@@ -1,7 +1,7 @@
 """One file a mixer: the specs that every test of the model runs on, and what each of its fields does.
 
 A file gives `VARIANTS` (name -> spec), `CASES` (field -> `Case`, see `test_every_field_matters`) and, where they apply,
-the sets `EAGER_ONLY`, `WITHOUT_ATTENTION` and `TRANSFORMED` (computed through Fourier transforms) of variant names.
+the sets `EAGER_ONLY`, `WITHOUT_ATTENTION` and `TRANSFORMED` (whose rounding depends on other tokens) of variant names.
 """
 
 from __future__ import annotations

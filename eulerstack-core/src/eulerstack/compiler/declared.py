@@ -3,6 +3,7 @@
     class          of any node whose class depends on its parameters: its name
     features       of a mixer: the `Features` that differ from their defaults
     absent         of a feed-forward block that a layer does without: true
+    routes         of a feed-forward block that reports what its routing adds to the loss: true
     norms          of a residual: the names of the norms that its layer holds
     place          of a position that acts on embeddings or scores: which
     lm_head        of a head that does without the matrix of that name: false
@@ -63,9 +64,12 @@ def _write_block(registry: Registry, dims: Dims, block: dict[str, Any]) -> None:
         rotation = written.get("rotation")
         if rotation and (variant := registry.get("position", rotation["type"]).variant(rotation["params"])):
             rotation["class"] = variant
-    has_ffn = not registry.get("ffn", block["ffn"]["type"]).absent
+    ffn = registry.get("ffn", block["ffn"]["type"])
+    has_ffn = not ffn.absent
     if not has_ffn:
         block["ffn"]["absent"] = True
+    if ffn.routes:
+        block["ffn"]["routes"] = True
     residual = registry.get("residual", block["residual"]["type"])
     slots = ask(registry, residual, tuple, residual.norm_slots, block["norm"]["position"], has_ffn)
     block["residual"]["norms"] = list(slots)

@@ -6,6 +6,7 @@ them.
 Shapes: input_ids (batch, time) -> hidden states (batch, time, d_model) -> logits (batch, time, vocab_size)
 """
 
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -24,7 +25,7 @@ from eulerstack.hf.attention_base import AttentionBase
 from eulerstack.hf.cache import STATE_LAYER_TYPE
 from eulerstack.hf.configuration import EulerStackConfig
 from eulerstack.hf.initial_weights import own_deviation, redraw, width_multiplier
-from eulerstack.hf.masks import create_masks, packed_sequences
+from eulerstack.hf.masks import create_masks, packed_sequences, state_mask
 from eulerstack.hf.primitives import primitive_class
 from eulerstack.hf.roles import keep_in_float32, note_parameter_roles
 
@@ -56,7 +57,8 @@ class EulerStackDecoderLayer(GradientCheckpointingLayer):
         mixer, ffn, norm, residual = block["mixer"], block["ffn"], block["norm"], block["residual"]
         self.mixer = primitive_class("mixer", mixer)(config, mixer["params"], layer_idx)
         # None where the layer is its mixer alone.
-        self.ffn = None if ffn.get("absent") else primitive_class("ffn", ffn)(config, ffn["params"])
+        self.ffn: Any = None if ffn.get("absent") else primitive_class("ffn", ffn)(config, ffn["params"])
+        self.routes = ffn.get("routes", False)
         self.residual = primitive_class("residual", residual)(config, residual["params"], norm["position"])
         for slot in residual["norms"]:
             self.add_module(slot, primitive_class("norm", norm)(config.hidden_size, norm["params"]))
@@ -67,8 +69,12 @@ class EulerStackDecoderLayer(GradientCheckpointingLayer):
         attention_mask: Any = None,
         position_embeddings: tuple[torch.Tensor, torch.Tensor] | None = None,
         past_key_values: Cache | None = None,
+        kept_tokens: torch.Tensor | None = None,
         **kwargs: Any,
-    ) -> torch.Tensor:
+    ) -> Any:
+        """The stream after the layer, (batch, time, d_model). A layer that routes also returns what its routing adds to
+        the loss, and its experts' load, so that a checkpointed pass hands them out once."""
+
         def mixer(branch: torch.Tensor) -> torch.Tensor:
             output = self.mixer(
                 branch,
@@ -80,7 +86,25 @@ class EulerStackDecoderLayer(GradientCheckpointingLayer):
             # Attention returns its weights too.
             return output[0] if isinstance(output, tuple) else output
 
-        return self.residual(self, hidden_states, mixer)
+        if not self.routes:
+            return self.residual(self, hidden_states, mixer)
+        self.ffn.begin(kept_tokens)
+        hidden_states = self.residual(self, hidden_states, mixer)
+        return hidden_states, *self.ffn.finish()
+
+
+@dataclass
+class StackOutput(BaseModelOutputWithPast):
+    """The stack's output; `router_loss` is what routing adds to the loss of a training pass."""
+
+    router_loss: torch.FloatTensor | None = None
+
+
+@dataclass
+class EulerStackOutput(CausalLMOutputWithPast):
+    """The model's output; `aux_loss` is the part of `loss` that routing adds."""
+
+    aux_loss: torch.FloatTensor | None = None
 
 
 class EulerStackPreTrainedModel(PreTrainedModel):
@@ -156,6 +180,7 @@ class EulerStackModel(EulerStackPreTrainedModel):
         self.layers = nn.ModuleList(
             [EulerStackDecoderLayer(config, block, layer_idx) for layer_idx, block in enumerate(blocks)]
         )
+        self.routing_layers = [layer for layer in self.layers if layer.routes]
         final_norm = architecture["final_norm"]
         self.norm = (
             nn.Identity()
@@ -188,7 +213,7 @@ class EulerStackModel(EulerStackPreTrainedModel):
         inputs_embeds: torch.FloatTensor | None = None,
         use_cache: bool | None = None,
         **kwargs: Any,
-    ) -> BaseModelOutputWithPast:
+    ) -> StackOutput:
         """Hidden states after the final norm, (batch, time, d_model).
 
         `attention_mask` is (batch, past + time) of 0 and 1, or masks by layer type as `create_masks` makes them.
@@ -217,6 +242,14 @@ class EulerStackModel(EulerStackPreTrainedModel):
         if STATE_LAYER_TYPE in self.layer_types:
             # Positions that were not given never restart, which a traced forward can't find out by looking at them.
             kwargs["sequence_ids"] = packed_sequences(given_positions, attention_mask, past_key_values)
+        if self.routing_layers:
+            padding = attention_mask if isinstance(attention_mask, torch.Tensor) else None
+            kwargs["kept_tokens"] = state_mask(inputs_embeds, padding)
+            if self.training:
+                # What the last pass has found; before its backward pass was over, routes had to stay as they were.
+                for layer in self.routing_layers:
+                    layer.ffn.correct()
+        router_losses = []
         rotations = [rotary(hidden_states, position_ids) for rotary in self.rotary_embs]
         for layer, layer_type, rope in zip(self.layers, self.layer_types, self.rope_of_layer, strict=True):
             hidden_states = layer(
@@ -228,7 +261,17 @@ class EulerStackModel(EulerStackPreTrainedModel):
                 use_cache=use_cache,
                 **kwargs,
             )
-        return BaseModelOutputWithPast(last_hidden_state=self.norm(hidden_states), past_key_values=past_key_values)
+            if layer.routes:
+                hidden_states, router_loss, load = hidden_states
+                if router_loss is not None:
+                    router_losses.append(router_loss)
+                if load is not None:
+                    layer.ffn.note_load(load)
+        return StackOutput(
+            last_hidden_state=self.norm(hidden_states),
+            past_key_values=past_key_values,
+            router_loss=sum(router_losses) if router_losses else None,
+        )
 
     @staticmethod
     def default_positions(
@@ -329,7 +372,7 @@ class EulerStackForCausalLM(EulerStackPreTrainedModel, GenerationMixin):
         use_cache: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
         **kwargs: Any,
-    ) -> CausalLMOutputWithPast:
+    ) -> EulerStackOutput:
         """Logits (batch, kept, vocab_size) and, with `labels` (batch, time; -100 is ignored), the next-token loss.
 
         `logits_to_keep` is a number of last positions (0: all) or the positions themselves; `num_items_in_batch` in
@@ -355,8 +398,16 @@ class EulerStackForCausalLM(EulerStackPreTrainedModel, GenerationMixin):
                 loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
             else:
                 loss = head_loss(logits, labels, self.loss_function, hidden_states=hidden_states, **kwargs)
-        return CausalLMOutputWithPast(
+        router_loss = outputs.router_loss
+        if labels is not None and router_loss is not None:
+            total = kwargs.get("num_items_in_batch")
+            if total is not None:
+                # This part of an accumulated batch counts for its share of the tokens.
+                router_loss = router_loss * ((labels[..., 1:] != -100).sum() / total)
+            loss = loss + router_loss
+        return EulerStackOutput(
             loss=loss,
+            aux_loss=router_loss,
             logits=logits,
             past_key_values=outputs.past_key_values,
             hidden_states=outputs.hidden_states,

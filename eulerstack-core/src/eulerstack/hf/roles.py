@@ -77,15 +77,21 @@ def safe_parameters(module: nn.Module, architecture: dict[str, Any]) -> list[str
 
 
 def keep_in_float32(model: Any) -> None:
-    """Makes the parameters that must be float32, and tells transformers which they are when it loads others."""
+    """Makes the parameters that must be float32, and tells transformers which they are when it loads others.
+
+    Buffers that a module lists in `float32_buffers` are float32 whatever the architecture says.
+    """
     patterns = set()
     for prefix, module in model.named_modules():
-        for name in safe_parameters(module, model.config.architecture):
+        safe = safe_parameters(module, model.config.architecture)
+        for name in safe:
+            parameter = module._parameters[name]
+            if parameter.dtype in (torch.bfloat16, torch.float16):
+                module._parameters[name] = nn.Parameter(parameter.float(), requires_grad=parameter.requires_grad)
+        buffers = [name for name in getattr(module, "float32_buffers", ()) if module._buffers.get(name) is not None]
+        for name in (*safe, *buffers):
             full = f"{prefix}.{name}" if prefix else name
             # A pattern of the whole name, because transformers looks for it anywhere in a name.
             escaped = full.removeprefix(f"{model.base_model_prefix}.").replace(".", r"\.")
             patterns.add(rf"^(?:{model.base_model_prefix}\.)?{escaped}$")
-            parameter = module._parameters[name]
-            if parameter.dtype in (torch.bfloat16, torch.float16):
-                module._parameters[name] = nn.Parameter(parameter.float(), requires_grad=parameter.requires_grad)
     model._keep_in_fp32_modules_strict = patterns

@@ -194,6 +194,8 @@ class Primitive:
     norm_slots  (norms' position, whether there is an ffn) -> names of the norms of a layer (residuals only, and needed
               there)
     absent      the layer has no such part (ffns only); then there is no class, and `module` is ""
+    routes    the module chooses what to compute for each token and reports what that adds to the loss (ffns only): it
+              has `begin`, `finish`, `note_load` and `correct`, see docs/writing-a-plugin.md
     place     where a position acts (positions only)
     config_fields  (params, model) -> config.json's names, in transformers' spelling, for what the primitive says; the
               first layer speaks for all layers
@@ -224,6 +226,7 @@ class Primitive:
     lm_head: Callable[[Params], bool] = _always
     norm_slots: Callable[[str, bool], tuple[str, ...]] | None = None
     absent: bool = False
+    routes: bool = False
     place: PositionPlace = "mixers"
     config_fields: Callable[[Params, Mapping[str, Any]], Mapping[str, Any]] = _no_fields
     tensor_parallel: Callable[[Params], Mapping[str, str]] | None = None

@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 PACKAGES: dict[str, dict[str, tuple[str, ...]]] = {
     "eulerstack-mixers": {
         "mixer": ("attention", "hyena", "mamba", "retnet"),
-        "ffn": ("mlp", "gated_mlp", "none"),
+        "ffn": ("mlp", "gated_mlp", "moe", "none"),
         "norm": ("rmsnorm", "layernorm"),
         "residual": ("sequential", "parallel"),
         "position": ("rope", "alibi", "learned", "none"),

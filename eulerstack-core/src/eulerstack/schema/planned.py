@@ -9,7 +9,6 @@ from collections.abc import Sequence
 
 PLANNED_TYPES: dict[str, tuple[str, ...]] = {
     "mixer": ("branched",),
-    "ffn": ("moe",),
     "residual": ("hyper_connection",),
     "head": ("causal_lm_mtp",),
 }
@@ -18,31 +17,11 @@ PLANNED_WORDS: dict[str, tuple[str, ...]] = {
     "": ("execution_modes", "transition"),
     "layer_templates.<name>": ("memory", "shape_change"),
     "layer_templates.<name>.mixer.attention": ("compression",),
-    "layer_templates.<name>.ffn": (
-        "experts",
-        "top_k",
-        "router",
-        "affinity",
-        "z_loss",
-        "load_balance_coef",
-        "capacity_factor",
-        "capacity_drop_policy",
-        "router_init_std",
-        "router_jitter",
-        "bias_correction",
-        "shared_experts",
-        "routing",
-        "balance",
-        "d_expert",
-        "d_shared",
-        "normalize_top_k",
-        "routed_scale",
-        "n_groups",
-    ),
+    "layer_templates.<name>.ffn": ("capacity_factor", "capacity_drop_policy", "routing"),
     "layer_templates.<name>.residual": ("hyper",),
     "layer_schedule[]": ("depth_gating", "parallel", "merge", "integrator"),
     "head": ("mtp",),
-    "training_hints": ("router_aux_loss_coef", "differentiation_objectives"),
+    "training_hints": ("differentiation_objectives",),
 }
 
 PLANNED_VALUES: dict[str, tuple[str, ...]] = {

@@ -51,6 +51,13 @@ def training_hints() -> Schema:
             default=False,
         ),
         "seed": word("integer", msg("Seed of the initial weights."), minimum=0, maximum=2**63 - 1, default=0),
+        "router_aux_loss_coef": word(
+            "number",
+            msg("Factor on all losses of routers, which have coefficients of their own besides."),
+            minimum=0,
+            maximum=1000,
+            default=1.0,
+        ),
         "lr_peak": word(
             "number", msg("Learning rate after the warm-up, before multipliers."), exclusiveMinimum=0, default=3e-4
         ),

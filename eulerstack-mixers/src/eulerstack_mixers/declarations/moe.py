@@ -1,0 +1,191 @@
+"""A mixture of gated experts, of which each token passes through the few that a router chooses.
+
+Shapes: hidden_states (batch, time, d_model) -> (batch, time, d_model)
+State:  none
+Cost:   parameters experts·d_model + experts·3·d_model·d_expert + 3·d_model·d_shared, of which a token touches those of
+        the router, of top_k experts and of the shared ones; FLOPs per token 2 per weight that it touches
+Errors: CompatibilityError when top_k exceeds the experts, groups don't divide them, or words contradict each other
+Source: see modules/moe.py
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from eulerstack.errors import msg
+from eulerstack.plugins import Cost, Dims, Primitive, Problem
+from eulerstack_mixers.declarations.words import Schema, boolean, choice, hidden_act, integer, number
+
+Params = Mapping[str, Any]
+
+SEE = "reference/errors.md#moe"
+MOST_EXPERTS = 2**16
+SCORES = ("softmax", "sigmoid", "sqrt_softplus")
+
+BIAS_CORRECTION: Schema = {
+    "type": "object",
+    "description": (
+        "A correction of each expert's score that evens out the load without a loss; it chooses experts, and weighs "
+        "none."
+    ),
+    "default": {},
+    "properties": {
+        "enabled": boolean("Whether there is one.", False),
+        "update_rate": number("Step of each correction in a training pass.", 0.001, exclusiveMinimum=0, maximum=1),
+        "target_imbalance": number(
+            "Deviation from an even load, as a part of it, within which an expert is left alone.", 0.0, minimum=0,
+            maximum=1000,
+        ),
+    },
+    "additionalProperties": False,
+}  # fmt: skip
+BALANCE: Schema = {
+    "type": "object",
+    "description": "Balance within sequences and groups.",
+    "default": {},
+    "properties": {
+        "sequence_aux_coef": number(
+            "Factor on the load-balance loss of each sequence by itself.", 0.0, minimum=0, maximum=1000
+        ),
+        "group_limit": integer(
+            "Groups of experts that a token may choose from: those whose two best scores have the largest sum; null: "
+            "all.",
+            None,
+            nullable=True,
+            minimum=1,
+            maximum=MOST_EXPERTS,
+        ),
+    },
+    "additionalProperties": False,
+}
+
+WORDS: Schema = {
+    "experts": integer("Experts that a router chooses from.", minimum=1, maximum=MOST_EXPERTS),
+    "top_k": integer("Experts that a token passes through; at most experts.", minimum=1, maximum=MOST_EXPERTS),
+    "router": choice("Function of the router's logits whose largest values choose the experts.", SCORES[:2], "softmax"),
+    "affinity": {
+        "type": ["string", "null"],
+        "enum": [*SCORES, None],
+        "default": None,
+        "description": "Function of the router's logits that weighs the chosen experts; null: that of router.",
+    },
+    "normalize_top_k": boolean("Whether the weights of the chosen experts are divided by their sum.", True),
+    "routed_scale": number("Factor on the weights of the chosen experts.", 1.0),
+    "d_expert": integer(
+        "Width of one expert, in channels; null: model.d_ff.", None, nullable=True, minimum=1, maximum=2**24
+    ),
+    "shared_experts": integer("Experts that every token passes through.", 0, minimum=0, maximum=MOST_EXPERTS),
+    "d_shared": integer(
+        "Width of all shared experts together, in channels; null: shared_experts * d_expert.",
+        None,
+        nullable=True,
+        minimum=1,
+        maximum=2**24,
+    ),
+    "n_groups": integer("Groups of neighbouring experts, for balance.group_limit.", 1, minimum=1, maximum=MOST_EXPERTS),
+    "load_balance_coef": number("Factor on the load-balance loss of a batch.", 0.01, minimum=0, maximum=1000),
+    "z_loss": number("Factor on the mean square of the logits' log-sum-exp.", 0.0, minimum=0, maximum=1000),
+    "balance": BALANCE,
+    "bias_correction": BIAS_CORRECTION,
+    "router_init_std": number(
+        "Deviation of the router's initial weights; null: model.initializer_range.", None, nullable=True,
+        exclusiveMinimum=0, maximum=1000,
+    ),
+    "router_jitter": number(
+        "While training the router's input is multiplied by numbers between 1 - this and 1 + this.", 0.0, minimum=0,
+        exclusiveMaximum=1,
+    ),
+    "activation": choice(
+        "Function of an expert's gate: swiglu and silu are one function, as are geglu and gelu; relu2 is relu squared.",
+        ("swiglu", "geglu", "gelu", "gelu_tanh", "relu", "relu2", "silu"),
+        "swiglu",
+    ),
+}  # fmt: skip
+
+
+def resolve(params: Params, model: Mapping[str, Any]) -> Params:
+    """Fills what other words decide."""
+    d_expert = params["d_expert"] or model["model"]["d_ff"]
+    return {
+        **params,
+        "affinity": params["affinity"] or params["router"],
+        "d_expert": d_expert,
+        "d_shared": params["d_shared"] or params["shared_experts"] * d_expert or None,
+    }
+
+
+def checks(dims: Dims, params: Params) -> Iterator[Problem]:
+    """Choices that can't be made, and words that would do nothing."""
+    experts, top_k, groups = params["experts"], params["top_k"], params["n_groups"]
+    limit = params["balance"]["group_limit"]
+    if top_k > experts:
+        yield Problem(
+            "top_k",
+            msg("top_k {top_k} is larger than experts {experts}", top_k=top_k, experts=experts),
+            msg("type top_k: {experts} or less", experts=experts),
+            SEE,
+        )
+    if experts % groups:
+        yield Problem(
+            "n_groups",
+            msg("experts {experts} can't be divided into n_groups {groups}", experts=experts, groups=groups),
+            msg("type an n_groups that divides experts"),
+            SEE,
+        )
+    if groups > 1 and limit is None:
+        yield Problem(
+            "n_groups",
+            msg("n_groups has a meaning only with balance.group_limit"),
+            msg("add group_limit: {limit} to balance, or delete n_groups", limit=max(1, groups // 2)),
+            SEE,
+        )
+    if limit is not None and (limit > groups or limit * (experts // groups) < top_k):
+        yield Problem(
+            "balance.group_limit",
+            msg("{limit} of {groups} groups leave {left} experts to choose {top_k} from", limit=limit, groups=groups,
+                left=min(limit, groups) * (experts // groups), top_k=top_k),
+            msg("type a group_limit of at most n_groups with at least top_k experts in its groups"),
+            SEE,
+        )  # fmt: skip
+    if params["d_shared"] is not None and not params["shared_experts"]:
+        yield Problem(
+            "d_shared",
+            msg("d_shared is given, but there are no shared_experts"),
+            msg("add shared_experts: 1, or delete d_shared"),
+            SEE,
+        )
+
+
+def cost(dims: Dims, params: Params, element_bytes: int) -> Cost:
+    """Parameters, those that a token touches, and FLOPs."""
+    router = params["experts"] * dims.d_model
+    expert = 3 * dims.d_model * params["d_expert"]
+    shared = 3 * dims.d_model * (params["d_shared"] or 0)
+    active = router + params["top_k"] * expert + shared
+    return Cost(
+        params=router + params["experts"] * expert + shared,
+        active_params=active,
+        flops_per_token=2 * active,
+        safe_params=router,
+    )
+
+
+MOE = Primitive(
+    name="moe",
+    kind="ffn",
+    summary="mixture of gated experts: a router sends each token to a few of them",
+    paper="arXiv:1701.06538",
+    module="eulerstack_mixers.modules.moe:MixtureOfExperts",
+    reference="eulerstack_mixers.reference.moe:mixture_of_experts",
+    inline=WORDS,
+    resolve=resolve,
+    checks=checks,
+    cost=cost,
+    routes=True,
+    config_fields=lambda params, model: {
+        **hidden_act(params, model),
+        "num_experts": params["experts"],
+        "num_experts_per_tok": params["top_k"],
+    },
+)

@@ -1,0 +1,235 @@
+"""A mixture of gated experts: each token passes through the few that its router chooses, and through shared ones.
+
+For the logits z = W x, in float32 at least: s = router(z) chooses, with a correction b where there is one, the `top_k`
+experts of largest s + b; a = affinity(z) weighs them, divided by its sum over the chosen where that is asked for, times
+`routed_scale`. y = Σ_chosen a_e · down_e(act(gate_e x) ⊙ up_e x) + shared(x). No token is ever dropped, and none sees
+another.
+
+Shapes: (batch, time, d_model) -> (batch, time, d_model); experts' weights (experts, out, in)
+Cost:   experts·d_model for the router, 3·d_model·d_expert for each expert, 3·d_model·d_shared for the shared ones; a
+        token passes through top_k experts
+Source: Shazeer et al. 2017, arXiv:1701.06538; softmax over all experts, then the best: Mixtral, arXiv:2401.04088;
+        sigmoid, groups, correction: DeepSeek-V3, arXiv:2412.19437, equations 12 to 20; √softplus: DeepSeek-V4; load
+        balance: Switch Transformers, arXiv:2101.03961, equations 4 to 6; z-loss: ST-MoE, arXiv:2202.08906, equation 5
+"""
+
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import initialization
+
+from eulerstack.hf.tables import ByName
+from eulerstack_mixers.modules.activations import ACTIVATIONS
+from eulerstack_mixers.modules.grouped import grouped_linear
+
+
+def softmax_affinity(logits: torch.Tensor) -> torch.Tensor:
+    """Shares of all experts together, (tokens, experts)."""
+    return logits.softmax(-1)
+
+
+def sqrt_softplus_affinity(logits: torch.Tensor) -> torch.Tensor:
+    """√log(1 + e^z) of each expert by itself, (tokens, experts)."""
+    return nn.functional.softplus(logits).sqrt()
+
+
+# What a router's logits become: a value of each expert that grows with its logit.
+AFFINITIES: ByName = {
+    "softmax": softmax_affinity,
+    "sigmoid": torch.sigmoid,
+    "sqrt_softplus": sqrt_softplus_affinity,
+}
+
+
+class ExpertRouter(nn.Module):
+    """Chooses the experts of each token and weighs them."""
+
+    parameter_roles = {"weight": "router"}
+    # Corrections are sums of many small steps.
+    float32_buffers = ("bias",)
+
+    def __init__(self, config: Any, params: dict[str, Any]):
+        super().__init__()
+        self.n_experts, self.top_k = params["experts"], params["top_k"]
+        self.scores = AFFINITIES[params["router"]]
+        self.affinity = AFFINITIES[params["affinity"]]
+        self.normalize, self.routed_scale = params["normalize_top_k"], params["routed_scale"]
+        self.n_groups, self.group_limit = params["n_groups"], params["balance"]["group_limit"]
+        self.init_std, self.jitter = params["router_init_std"], params["router_jitter"]
+        self.weight = nn.Parameter(torch.empty(self.n_experts, config.hidden_size))
+        corrected = params["bias_correction"]["enabled"]
+        self.bias: torch.Tensor | None
+        self.register_buffer("bias", torch.zeros(self.n_experts, dtype=torch.float32) if corrected else None)
+
+    def initialize(self, initializer_range: float) -> None:
+        std = initializer_range if self.init_std is None else self.init_std
+        initialization.normal_(self.weight, mean=0.0, std=std)
+        if self.bias is not None:
+            initialization.zeros_(self.bias)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> "ExpertRouter":
+        before = self.bias
+        super()._apply(fn, recurse)
+        if before is not None and self.bias is not None and self.bias.dtype in (torch.bfloat16, torch.float16):
+            self.bias = before.to(self.bias.device)
+        return self
+
+    def forward(self, hidden_states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """(tokens, d_model) -> logits (tokens, experts), weights and indices of the chosen, (tokens, top_k) each."""
+        precise = torch.promote_types(hidden_states.dtype, torch.float32)
+        states = hidden_states.to(precise)
+        if self.training and self.jitter > 0.0:
+            states = states * torch.empty_like(states).uniform_(1.0 - self.jitter, 1.0 + self.jitter)
+        logits = nn.functional.linear(states, self.weight.to(precise))
+        choice = self.scores(logits)
+        if self.bias is not None:
+            choice = choice + self.bias.to(precise)
+        if self.group_limit is not None:
+            choice = choice.masked_fill(~self.allowed(choice), -torch.inf)
+        chosen = choice.topk(self.top_k, dim=-1).indices
+        return logits, self.weigh(logits, chosen), chosen
+
+    def weigh(self, logits: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+        """The weights of the chosen experts, (tokens, top_k)."""
+        weights = self.affinity(logits).gather(-1, chosen)
+        if self.normalize:
+            weights = weights / (weights.sum(-1, keepdim=True) + 1e-20)
+        return weights * self.routed_scale
+
+    def allowed(self, choice: torch.Tensor) -> torch.Tensor:
+        """Which experts lie in the groups that a token may choose from: those whose two best have the largest sum."""
+        groups = choice.unflatten(-1, (self.n_groups, -1))
+        best = groups.topk(min(2, groups.shape[-1]), dim=-1).values.sum(-1)
+        open_groups = torch.zeros_like(best, dtype=torch.bool)
+        open_groups.scatter_(-1, best.topk(self.group_limit, dim=-1).indices, True)
+        return open_groups.repeat_interleave(groups.shape[-1], dim=-1)
+
+
+class Experts(nn.Module):
+    """The weights of all experts, and the computation of the chosen ones."""
+
+    parameter_roles = {"gate_up_proj": "hidden", "down_proj": "output"}
+
+    def __init__(self, n_experts: int, width: int, inner: int, activation: str):
+        super().__init__()
+        self.n_experts = n_experts
+        self.gate_up_proj = nn.Parameter(torch.empty(n_experts, 2 * inner, width))
+        self.down_proj = nn.Parameter(torch.empty(n_experts, width, inner))
+        self.activation = ACTIVATIONS[activation]
+
+    def initialize(self, initializer_range: float) -> None:
+        for weight in (self.gate_up_proj, self.down_proj):
+            initialization.normal_(weight, mean=0.0, std=initializer_range)
+
+    def forward(self, hidden_states: torch.Tensor, weights: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+        """hidden_states (tokens, d_model), weights and chosen (tokens, top_k) -> (tokens, d_model)."""
+        flat = chosen.flatten()
+        order = flat.argsort(stable=True)
+        tokens = order // chosen.shape[-1]
+        numbers = torch.arange(self.n_experts, device=flat.device)
+        ends = (flat.unsqueeze(-1) == numbers).sum(0).cumsum(0).int()
+        gate, up = grouped_linear(hidden_states[tokens], self.gate_up_proj, ends).chunk(2, dim=-1)
+        outputs = grouped_linear(self.activation(gate) * up, self.down_proj, ends)
+        outputs = (outputs * weights.flatten()[order].unsqueeze(-1)).to(hidden_states.dtype)
+        return torch.zeros_like(hidden_states).index_add(0, tokens, outputs)
+
+
+class SharedExperts(nn.Module):
+    """The experts that every token passes through, as one gated unit of their joint width."""
+
+    parameter_roles = {"down_proj.weight": "output"}
+
+    def __init__(self, width: int, inner: int, activation: str):
+        super().__init__()
+        self.gate_proj = nn.Linear(width, inner, bias=False)
+        self.up_proj = nn.Linear(width, inner, bias=False)
+        self.down_proj = nn.Linear(inner, width, bias=False)
+        self.activation = ACTIVATIONS[activation]
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return self.down_proj(self.activation(self.gate_proj(hidden_states)) * self.up_proj(hidden_states))
+
+
+class MixtureOfExperts(nn.Module):
+    """The layer calls it between `begin` and `finish`, which hands out what its routing adds to the loss."""
+
+    def __init__(self, config: Any, params: dict[str, Any]):
+        super().__init__()
+        width, activation = config.hidden_size, params["activation"]
+        self.router = ExpertRouter(config, params)
+        self.experts = Experts(params["experts"], width, params["d_expert"], activation)
+        self.shared = SharedExperts(width, params["d_shared"], activation) if params["shared_experts"] else None
+        self.load_balance_coef, self.z_loss = params["load_balance_coef"], params["z_loss"]
+        self.sequence_coef = params["balance"]["sequence_aux_coef"]
+        self.correction = params["bias_correction"]
+        self.coefficient = config.architecture["training_hints"]["router_aux_loss_coef"]
+        self.kept: torch.Tensor | None = None
+        self.loss: torch.Tensor | None = None
+        self.load: torch.Tensor | None = None
+        self.last_load: torch.Tensor | None = None
+
+    def begin(self, kept: torch.Tensor | None) -> None:
+        """`kept` (batch, time) is 0 at padding, which counts in no loss and no load; None: there is none."""
+        self.kept, self.loss, self.load = kept, None, None
+
+    def finish(self) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """While training: what is to be added to the loss, and how many tokens each expert was given."""
+        report = self.loss, self.load
+        self.kept = self.loss = self.load = None
+        return report
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        flat = hidden_states.flatten(0, -2)
+        logits, weights, chosen = self.router(flat)
+        output = self.experts(flat, weights, chosen).view_as(hidden_states)
+        if self.shared is not None:
+            output = output + self.shared(hidden_states)
+        if self.training:
+            self.observe(logits, chosen, hidden_states.shape[:-1])
+        return output
+
+    def observe(self, logits: torch.Tensor, chosen: torch.Tensor, shape: torch.Size) -> None:
+        """Keeps the losses of the routing and the experts' load until `finish`."""
+        kept = torch.ones(shape, device=logits.device) if self.kept is None else self.kept
+        kept = kept.reshape(-1, shape[-1], 1).to(logits.dtype)
+        logits = logits.view(*kept.shape[:2], -1)
+        assigned = torch.zeros_like(logits).scatter(-1, chosen.view(*kept.shape[:2], -1), 1.0) * kept
+        if self.correction["enabled"]:
+            self.load = assigned.detach().sum((0, 1))
+        scores = self.router.scores(logits)
+        shares = scores / scores.sum(-1, keepdim=True) * kept
+        number = kept.sum().clamp(min=1.0)
+        scale = self.router.n_experts / self.router.top_k
+        loss = logits.new_zeros(())
+        if self.load_balance_coef:
+            balance = (assigned.sum((0, 1)) / number * (shares.sum((0, 1)) / number)).sum()
+            loss = loss + self.load_balance_coef * scale * balance
+        if self.z_loss:
+            loss = loss + self.z_loss * (logits.logsumexp(-1, keepdim=True).square() * kept).sum() / number
+        if self.sequence_coef:
+            lengths = kept.sum(1).clamp(min=1.0)
+            each = (assigned.sum(1) / lengths * (shares.sum(1) / lengths)).sum(-1)
+            present = (kept.sum(1).squeeze(-1) > 0).to(each.dtype)
+            loss = loss + self.sequence_coef * scale * (each * present).sum() / present.sum().clamp(min=1.0)
+        self.loss = self.coefficient * loss
+
+    @torch.no_grad()
+    def note_load(self, load: torch.Tensor) -> None:
+        """Keeps the load of a training pass for `correct`, which must wait until its backward pass is over."""
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.all_reduce(load)
+        self.last_load = load
+
+    @torch.no_grad()
+    def correct(self) -> None:
+        """Moves the router's correction towards an even load: down by `update_rate` for an expert that was given more
+        than its share, up for one that was given less, unless it was within `target_imbalance` of it."""
+        load, bias = self.last_load, self.router.bias
+        if load is None or bias is None:
+            return
+        mean = load.mean()
+        error = mean - load
+        far = error.abs() > self.correction["target_imbalance"] * mean
+        bias.add_((self.correction["update_rate"] * error.sign() * far).to(bias))
+        self.last_load = None
