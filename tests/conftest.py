@@ -1,10 +1,22 @@
-"""Compiled graphs of one test don't count against the next one's limit."""
+"""What every test of a process shares: a folder for the code that from_pretrained copies, and graphs that are forgotten.
+
+transformers copies the code of a model directory into a folder of its own, where a package of one name can be imported
+from one place only. So each process has one such folder, set before transformers is imported, and none is the user's.
+"""
 
 from __future__ import annotations
 
+import atexit
+import os
+import shutil
 import sys
+import tempfile
 
 import pytest
+
+MODULES = tempfile.mkdtemp(prefix="eulerstack-modules-")
+os.environ["HF_MODULES_CACHE"] = MODULES
+atexit.register(shutil.rmtree, MODULES, ignore_errors=True)
 
 
 @pytest.fixture(autouse=True)

@@ -79,9 +79,9 @@ CASES: list[Case] = [
         ("layer_templates.decoder.mixer.type", NOT_YET, "one of: attention"),
     ),
     incompatible(
-        "an ffn of a later version",
-        changed("type: gated_mlp\n      activation: swiglu", "type: §moe\n      experts: 8\n      top_k: 2"),
-        ("layer_templates.decoder.ffn.type", NOT_YET, "gated_mlp"),
+        "a residual of a later version",
+        changed("type: sequential", "type: §hyper_connection"),
+        ("layer_templates.decoder.residual.type", NOT_YET, "sequential"),
     ),
     incompatible(
         "a word of a later version",

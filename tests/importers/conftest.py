@@ -1,9 +1,8 @@
-"""Reference models, their imported twins, and a cache for exported code that no other run shares."""
+"""Reference models and their imported twins."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -15,17 +14,10 @@ from tests.importers.cases import BY_NAME, Twins
 
 
 @pytest.fixture(scope="session", autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Keeps the code that from_pretrained copies out of the user's cache."""
+def quiet() -> None:
+    """One thread, and no warnings of transformers about the reference models."""
     torch.set_num_threads(1)
     transformers.logging.set_verbosity_error()
-    patch = pytest.MonkeyPatch()
-    patch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path_factory.mktemp("modules")))
-    # A package that tests of this process have loaded from another cache would go on being looked for there.
-    for name in [name for name in sys.modules if name.split(".")[0] == "transformers_modules"]:
-        patch.delitem(sys.modules, name)
-    yield
-    patch.undo()
 
 
 @pytest.fixture(scope="session")
