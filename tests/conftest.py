@@ -1,4 +1,4 @@
-"""What every test of a process shares: a folder for the code that from_pretrained copies, and graphs that are forgotten.
+"""What all tests of a process share: a folder for the code that from_pretrained copies, and graphs that are forgotten.
 
 transformers copies the code of a model directory into a folder of its own, where a package of one name can be imported
 from one place only. So each process has one such folder, set before transformers is imported, and none is the user's.
