@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import eulerstack as es
-from eulerstack.compiler.bundle import TABLE, parse_module
+from eulerstack.compiler.bundle import TABLE, bundle, parse_module
 from eulerstack.compiler.writer import write_source
 from eulerstack.errors import CompileError
 from tests.model.mixers.attention import DILATED
@@ -82,6 +82,16 @@ def parsed(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     (tmp_path / f"{name}.py").write_text(text, encoding="utf-8")
     monkeypatch.syspath_prepend(str(tmp_path))
     return parse_module(name, OWN)
+
+
+def test_a_strangers_module_may_build_on_that_of_another_package(tmp_path: Path, monkeypatch: Any) -> None:
+    text = "from eulerstack_mixers.modules.norms import RMSNorm\n\n\nclass Stranger(RMSNorm):\n    pass\n"
+    (tmp_path / "stranger_modules.py").write_text(text, encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    classes = {("norm", "vendor.acme.stranger", ""): "stranger_modules:Stranger"}
+    source = bundle(classes, frozenset(), "x", {"eulerstack_mixers"})
+    assert "class RMSNorm(" in source and "import RMSNorm" not in source
+    assert source.index("class RMSNorm(") < source.index("class Stranger(")
 
 
 @pytest.mark.parametrize(

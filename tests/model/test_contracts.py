@@ -151,6 +151,19 @@ def test_a_primitives_names_stand_in_the_config(plugin: list[Primitive]) -> None
     assert compile_ir(es.normalize_to_ir(stranger_spec(softcap="very")))["acme_softness"] == "very"
 
 
+@pytest.mark.parametrize("fields", [{"hidden_size": 7}, {"architecture": {}}, {"acme": float("nan")}, {"acme": {1, 2}}])
+def test_a_primitive_says_only_its_own_in_the_config(fields: dict[str, Any], plugin: list[Primitive]) -> None:
+    plugin[0] = replace(MIXER, config_fields=lambda params, model: fields)
+    with pytest.raises(CompatibilityError, match=r"vendor\.acme\.stranger"):
+        compile_ir(es.normalize_to_ir(stranger_spec()))
+
+
+def test_a_rotation_that_no_position_makes_is_refused(plugin: list[Primitive]) -> None:
+    plugin[0] = replace(MIXER, features=lambda dims, params: Features(rotation=Rotation("vendor.acme.none", {})))
+    with pytest.raises(CompatibilityError, match=r"vendor\.acme\.none"):
+        compile_ir(es.normalize_to_ir(stranger_spec()))
+
+
 def positioned(**params: Any) -> dict[str, Any]:
     return tiny_spec(embedding={"type": "learned", "positional": POSITION.name, POSITION.name: params})
 

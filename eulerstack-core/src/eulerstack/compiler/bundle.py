@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -69,15 +69,18 @@ class SourceModule:
         return next((item for item in self.items if name in item.binds), None)
 
 
-def bundle(classes: Mapping[tuple[str, str, str], str], words: frozenset[str], header: str) -> str:
+def bundle(
+    classes: Mapping[tuple[str, str, str], str], words: frozenset[str], header: str, packages: Iterable[str] = ()
+) -> str:
     """The text of `modeling_eulerstack.py` for a model that uses `classes`.
 
     `classes` maps (kind, type, variant) to "package.module:Class"; `words` are those by which tables are chosen from.
+    `packages` hold modules too, which those of other packages may import: their source is carried along.
 
     Errors: CompileError when a source file breaks the discipline above.
     """
     targets = {key: path.partition(":")[::2] for key, path in sorted(classes.items())}
-    own_packages = frozenset({"eulerstack", *(module.split(".")[0] for module, _ in targets.values())})
+    own_packages = frozenset({"eulerstack", *packages, *(module.split(".")[0] for module, _ in targets.values())})
     walk = _Walk(own_packages, words)
     for module, name in targets.values():
         walk.reach(module, name)

@@ -14,17 +14,28 @@ The IR is the rest; it is complete without these, and reading it back leaves the
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from typing import Any
 
 from eulerstack.ir.dims import dims_of
+from eulerstack.ir.lookup import primitive_of
 from eulerstack.ir.printer import to_data
 from eulerstack.ir.types import ModelIR, thaw
 from eulerstack.plugins.asking import ask
 from eulerstack.plugins.manager import Registry, get_registry
 from eulerstack.plugins.primitive import Dims, Features, Kind, Params, Primitive
 
+# Names of config.json that only the core gives.
+CORE_FIELDS = frozenset(
+    {
+        "model_type", "architectures", "auto_map", "dtype", "vocab_size", "hidden_size", "intermediate_size",
+        "num_hidden_layers", "n_layers", "num_attention_heads", "num_key_value_heads", "head_dim",
+        "max_position_embeddings", "initializer_range", "tie_word_embeddings", "layer_types", "sliding_window",
+        "tensor_parallel_plan", "use_cache", "tissue", "v1_extensions", "architecture",
+    }
+)  # fmt: skip
 LAYER_KINDS: tuple[Kind, ...] = ("mixer", "ffn", "norm", "residual")
 
 
@@ -62,8 +73,10 @@ def _write_block(registry: Registry, dims: Dims, block: dict[str, Any]) -> None:
     if written := _different(features):
         mixer["features"] = written
         rotation = written.get("rotation")
-        if rotation and (variant := registry.get("position", rotation["type"]).variant(rotation["params"])):
-            rotation["class"] = variant
+        if rotation:
+            position = primitive_of(registry, "position", rotation["type"])
+            if variant := position.variant(rotation["params"]):
+                rotation["class"] = variant
     ffn = registry.get("ffn", block["ffn"]["type"])
     has_ffn = not ffn.absent
     if not has_ffn:
@@ -94,13 +107,22 @@ def _different(features: Features) -> dict[str, Any]:
 
 
 def config_fields(registry: Registry, architecture: Mapping[str, Any]) -> dict[str, Any]:
-    """What the first layer's primitives, the position and the head say under config.json's names."""
+    """What the first layer's primitives, the position and the head say under config.json's names.
+
+    Errors: CompatibilityError that names the plugin when a primitive says what is not its own to say, or no JSON.
+    """
     first = architecture["blocks"][architecture["layers"][0]]
     nodes = [(kind, first[kind]) for kind in LAYER_KINDS]
     nodes += [("position", architecture["position"]), ("head", architecture["head"])]
     found: dict[str, Any] = {}
     for kind, node in nodes:
         primitive = registry.get(kind, node["type"])
-        answer = ask(registry, primitive, Mapping, primitive.config_fields, node["params"], architecture["model"])  # type: ignore[type-abstract]
-        found.update(thaw(answer))
+        found.update(ask(registry, primitive, dict, _own_fields, primitive, node["params"], architecture["model"]))
     return found
+
+
+def _own_fields(primitive: Primitive, params: Params, model: Mapping[str, Any]) -> dict[str, Any]:
+    said = thaw(primitive.config_fields(params, model))
+    if taken := sorted(set(said) & CORE_FIELDS):
+        raise ValueError(f"config.json's {', '.join(taken)} is not a primitive's to say")
+    return dict(json.loads(json.dumps(said, allow_nan=False)))

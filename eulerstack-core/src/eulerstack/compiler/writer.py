@@ -144,7 +144,8 @@ def model_source(ir: ModelIR) -> str:
     # The name goes into Python source: only characters that can't end or escape a docstring.
     name = re.sub(r"[^\w .,:;()+-]", "_", ir.model["name"])
     header = HEADER.format(name=name, version=__version__)
-    return bundle(used_classes(ir), words_of(ir), header)
+    packages = {primitive.module.partition(".")[0] for primitive in get_registry().primitives() if primitive.module}
+    return bundle(used_classes(ir), words_of(ir), header, packages)
 
 
 def version_of(distribution: str) -> str | None:
