@@ -51,9 +51,7 @@ def test_chunks_of_any_length_give_the_full_forward(
     words: dict[str, Any], lengths: list[int], lively_layer: Callable
 ) -> None:
     layer, hidden_states = lively_layer(**words).double(), inputs(17)
-    torch.testing.assert_close(
-        decoded(layer, hidden_states, lengths)[0], layer(hidden_states), rtol=1e-11, atol=1e-11
-    )
+    torch.testing.assert_close(decoded(layer, hidden_states, lengths)[0], layer(hidden_states), rtol=1e-11, atol=1e-11)
 
 
 @every_kind

@@ -63,9 +63,7 @@ class TTTInnerModel:
                 inputs.append(nn.functional.gelu(outputs[-1], approximate="tanh"))
         normal, factor = self.normalised(outputs[-1])
         slope = (normal * self.norm_weight + self.norm_bias - targets) * self.norm_weight
-        slope = factor * (
-            slope - slope.mean(-1, keepdim=True) - normal * (slope * normal).mean(-1, keepdim=True)
-        )
+        slope = factor * (slope - slope.mean(-1, keepdim=True) - normal * (slope * normal).mean(-1, keepdim=True))
         slopes = [slope]
         for layer in range(len(weights) - 1, 0, -1):
             slopes.insert(0, slopes[0] @ weights[layer].transpose(-1, -2) * gelu_tanh_slope(outputs[layer - 1]))
@@ -196,9 +194,7 @@ class TTTLayer(nn.Module):
         rates = self.rate_proj(hidden_states).to(dtype).transpose(1, 2).unsqueeze(-1)
         with torch.autocast(hidden_states.device.type, enabled=False):
             rates = self.inner_lr * torch.sigmoid(rates)
-            outputs = self.train_and_read(
-                (queries, keys, values - keys, rates), attention_mask, cache, sequence_ids
-            )
+            outputs = self.train_and_read((queries, keys, values - keys, rates), attention_mask, cache, sequence_ids)
         outputs = outputs.transpose(1, 2).flatten(2).to(self.post_norm.weight.dtype)
         return self.o_proj(self.post_norm(outputs).to(hidden_states.dtype))
 
@@ -216,9 +212,7 @@ class TTTLayer(nn.Module):
         batch, _, time, _ = streams[0].shape
         dtype, device = streams[0].dtype, streams[0].device
         names = self.slot_names
-        first = [
-            weight.to(dtype).expand(batch, *weight.shape) for weight in (*self.inner_weights, *self.inner_biases)
-        ]
+        first = [weight.to(dtype).expand(batch, *weight.shape) for weight in (*self.inner_weights, *self.inner_biases)]
         known = cache is not None and cache.get(names[0]) is not None
         state = {"fast": [cache.get(name) for name in names] if known else first}
         extras = {"sum": self.mini_batch > 1, "mean": self.adamw, "square": self.adamw}
