@@ -12,6 +12,18 @@ def schedule(*lines: str) -> str:
     return changed("  - template: decoder\n    repeat: 2\n", "".join(f"  {line}\n" for line in lines))
 
 
+BRANCHES = "layer_templates.decoder.mixer.branched.branches"
+
+
+def branches(branch: str, selector: str = "{}") -> str:
+    """The base spec with this branch, and one of retention, for a mixer."""
+    block = f"{{branches: {{{branch}, b: {{type: retnet}}}}, selector: {selector}}}"
+    return changed(
+        "      type: attention\n      attention:\n        window: null\n",
+        f"      type: branched\n      branched: {block}\n",
+    )
+
+
 def override(text: str) -> str:
     """The base spec whose one schedule entry has this override."""
     return schedule("- template: decoder", f"  override: {text}")
@@ -74,9 +86,29 @@ CASES: list[Case] = [
         ("compatibility.compile_target", "hf", "compile_target: huggingface"),
     ),
     incompatible(
-        "a mixer of a later version",
-        changed("type: attention", "type: §branched"),
-        ("layer_templates.decoder.mixer.type", NOT_YET, "one of: attention"),
+        "branches inside of branches",
+        branches("a: {type: §branched, branched: {branches: {x: {type: attention}, y: {type: retnet}}}}"),
+        (f"{BRANCHES}.a.type", "can't stand inside of branched", "one of: attention"),
+    ),
+    incompatible(
+        "a near-miss mixer in a branch",
+        branches("a: {type: §atention}"),
+        (f"{BRANCHES}.a.type", "no installed plugin provides the mixer", "type: attention"),
+    ),
+    incompatible(
+        "more chosen branches than there are",
+        branches("a: {type: attention}", "{type: top_k, top_k: §3}"),
+        ("layer_templates.decoder.mixer.branched.selector.top_k", "larger than the number of branches", "top_k: 2"),
+    ),
+    incompatible(
+        "a choice that a gate does not make",
+        branches("a: {type: attention}", "{type: learned_gate, top_k: §2}"),
+        ("layer_templates.decoder.mixer.branched.selector.top_k", "chooses nothing", "'type: top_k'"),
+    ),
+    incompatible(
+        "what a branch itself objects to",
+        branches("a: {type: attention, attention: {latent_dim: §64}}"),
+        (f"{BRANCHES}.a.attention.latent_dim", "latent_dim", "latent_dim"),
     ),
     incompatible(
         "a residual of a later version",

@@ -16,7 +16,7 @@ def run_layer(model: Any, hidden_states: torch.Tensor) -> torch.Tensor:
     base = model.model
     positions = torch.arange(hidden_states.shape[1])[None]
     masks = create_masks(base.config, hidden_states, None, None, positions, base.attention_bias)
-    rope = base.rope_of_layer[0]
+    rope = base.rope_of_slot[0]
     rotation = None if rope is None else base.rotary_embs[rope](hidden_states, positions)
     mask = masks[base.layer_types[0]]
     return base.layers[0].mixer(hidden_states, position_embeddings=rotation, attention_mask=mask)[0]

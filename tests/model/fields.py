@@ -8,6 +8,7 @@ from typing import Any
 
 from eulerstack.dsl.paths import RESERVED_KEY
 from eulerstack.schema.assemble import assemble
+from eulerstack.schema.sections import HELD_NAME
 
 # What stands in the schema, and how the table of fields calls it.
 SHORT = (
@@ -24,7 +25,8 @@ def fields_of(registry: Any) -> tuple[set[str], set[str]]:
 
     A primitive's words are called `<kind>.<type>.<word>`, those in its block too; the words of a position and those
     beside `type` that all types share stand under their section. A mapping that may be null, or a value instead, is a
-    field of its own; one that is only a place for others is not.
+    field of its own; one that is only a place for others is not. What a primitive holds is a field: its own words are
+    those of the primitives held.
     """
     fields: set[str] = set()
     places: set[str] = set()
@@ -58,7 +60,7 @@ def _is_place(schema: Mapping[str, Any]) -> bool:
         return _is_place(schema.get("items", {}))
     if schema.get("type") != "object":
         return False
-    below = schema.get("additionalProperties")
+    below = None if schema.get("propertyNames") == {"pattern": HELD_NAME} else schema.get("additionalProperties")
     return bool(schema.get("properties")) or (isinstance(below, Mapping) and _is_place(below))
 
 
@@ -79,7 +81,8 @@ def _words(schema: Any, place: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
         (choice,) = part["if"]["properties"].values()
         own = {word: below for word, below in part["then"]["properties"].items() if not _shared(word, schema)}
         yield from _words({"properties": own}, f"{place}<{choice['const']}>")
-    for key in ("additionalProperties", "items", "if", "then", "else"):
+    held = schema.get("propertyNames") == {"pattern": HELD_NAME}
+    for key in ("items", "if", "then", "else") if held else ("additionalProperties", "items", "if", "then", "else"):
         yield from _words(schema.get(key), place)
     # Namespaces with a handler may stand anywhere, and are fields of the whole spec.
     for pattern, below in schema.get("patternProperties", {}).items():

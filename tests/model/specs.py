@@ -32,8 +32,15 @@ def enliven(model: torch.nn.Module) -> None:
 
 
 def follow_routes(leader: torch.nn.Module, *followers: torch.nn.Module) -> None:
-    """Makes the routers of `followers` choose the experts that those of `leader` chose in their last pass."""
+    """Makes the routers of `followers` choose what those of `leader` chose in their last pass: experts, branches."""
     for name, router in leader.named_modules():
+        if type(router).__name__ == "BranchSelector":
+            made: list[torch.Tensor] = []
+            router.register_forward_hook(lambda module, given, output, into=made: into.append(output[1]))
+            for follower in followers:
+                follower.get_submodule(name).register_forward_hook(
+                    lambda module, given, output, of=made: (output[0], of[-1])
+                )
         if type(router).__name__ != "ExpertRouter":
             continue
         chosen: list[torch.Tensor] = []

@@ -113,7 +113,7 @@ def test_a_stranger_that_asks_for_rotation_is_given_it_beside_attention(plugin: 
     spec["layer_schedule"].append({"template": "plain"})
     model = built(spec)
     model(tokens(time=5))
-    assert len(model.model.rotary_embs) == 2 and model.model.rope_of_layer == [0, 0, 0, 1]
+    assert len(model.model.rotary_embs) == 2 and model.model.rope_of_slot == [0, 0, 0, 1]
     cos, sin = model.model.layers[0].mixer.seen
     assert cos.shape == sin.shape == (1, 5, 6)
     angle = torch.arange(5) * 500.0 ** (-2 / 6)

@@ -99,7 +99,7 @@ class ExactRotation(torch.nn.Module):
 def with_exact_rotation(model: Any, ir: ModelIR, tokens: list[int]) -> None:
     """Replaces every rotary module of a model after holding its tables against the naive implementation's."""
     base, place = model.model, torch.arange(len(tokens))[None]
-    for layer, name in zip(ir.layers, base.rope_of_layer, strict=True):
+    for layer, name in zip(ir.layers, base.rope_of_slot, strict=True):
         if name is None or isinstance(base.rotary_embs[name], ExactRotation):
             continue
         params = layer.mixer.params

@@ -231,3 +231,24 @@ def test_the_wheel_holds_the_package_and_its_entry_point(tmp_path: Path) -> None
         (entry_points,) = [name for name in names if name.endswith("entry_points.txt")]
         assert "toy = eulerstack_toy.plugin" in archive.read(entry_points).decode()
     assert {f"eulerstack_toy/{part}/ema.py" for part in ("declarations", "modules", "reference")} <= names
+
+
+def test_it_can_be_a_branch_and_loads_where_nothing_of_ours_is_installed(installed: None, tmp_path: Path) -> None:
+    spec = dict(es.load(SPEC))
+    toy = spec["layer_templates"][next(iter(spec["layer_templates"]))]["mixer"]
+    branches = {"toy": toy, "attn": {"type": "attention", "attention": {"window": 6}}}
+    mixer = {"type": "branched", "branched": {"branches": branches, "selector": {"type": "top_k"}}}
+    spec["layer_templates"] = {name: {**each, "mixer": mixer} for name, each in spec["layer_templates"].items()}
+    for template in spec["layer_templates"].values():
+        template.pop("state", None)
+    ir = es.normalize_to_ir(spec)
+    built = es.compile_to_hf_model(ir, seed=3)
+    assert sum(parameter.numel() for parameter in built.parameters()) == es.count_parameters(ir)
+    es.compile_to_directory(ir, tmp_path / "model", seed=3)
+    ids = some_ids(batch=1, time=9)[0]
+    found = loaded_elsewhere(tmp_path / "model", ids.tolist(), tmp_path)
+    with torch.no_grad():
+        expected = built(ids[None]).logits[0, -1, :8]
+    assert found["logits"] == expected.tolist()
+    generated = built.generate(ids[None], max_new_tokens=8, do_sample=False, pad_token_id=0)
+    assert found["tokens"] == generated[0].tolist()

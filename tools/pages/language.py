@@ -213,8 +213,9 @@ def bounds(value: Schema) -> Iterator[str]:
     yield from (f"{sign} {number(value[key])}" for key, sign in signs.items() if key in value)
     if "maxLength" in value:
         yield f"at most {value['maxLength']} characters"
-    if "minItems" in value:
-        yield f"at least {value['minItems']}"
+    for key in ("minItems", "minProperties"):
+        if key in value:
+            yield f"at least {value[key]}"
 
 
 def number(value: float) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from eulerstack.plugins import Importer, Primitive, Rule, hookimpl
 from eulerstack_mixers.declarations.attention import ATTENTION
+from eulerstack_mixers.declarations.branched import BRANCHED
 from eulerstack_mixers.declarations.gated_mlp import GATED_MLP
 from eulerstack_mixers.declarations.heads import CAUSAL_LM
 from eulerstack_mixers.declarations.hyena import HYENA
@@ -22,7 +23,7 @@ from eulerstack_mixers.declarations.retnet import RETNET
 @hookimpl
 def eulerstack_mixers() -> tuple[Primitive, ...]:
     """Token mixers."""
-    return (ATTENTION, HYENA, MAMBA, RETNET)
+    return (ATTENTION, BRANCHED, HYENA, MAMBA, RETNET)
 
 
 @hookimpl

@@ -18,10 +18,10 @@ from eulerstack.compiler.tissue import tissue_map
 from eulerstack.hf.ecosystem import AUTO_MAP, ecosystem_fields
 from eulerstack.ir.dims import dims_of
 from eulerstack.ir.printer import print_ir
-from eulerstack.ir.types import LayerIR, ModelIR
+from eulerstack.ir.types import LayerIR, ModelIR, PrimitiveIR
 from eulerstack.plugins.asking import ask
 from eulerstack.plugins.manager import get_registry
-from eulerstack.plugins.primitive import CacheLayer, Params, Primitive
+from eulerstack.plugins.primitive import CacheLayer, Kind, Params, Primitive
 
 if TYPE_CHECKING:
     import torch
@@ -38,7 +38,7 @@ def compile_ir(ir: ModelIR) -> dict[str, Any]:
     handler of its reserved namespace refuses.
     """
     architecture = architecture_of(ir)
-    caches = [_cache_of(layer) for layer in ir.layers]
+    caches = [_cache_of(mixer) for layer in ir.layers for mixer in layer.slot_mixers]
     windows = [cache.window for cache in caches if cache.window is not None]
     # transformers knows one window a model; the most frequent one gets its name.
     sliding_window = max(sorted(set(windows)), key=windows.count) if windows else None
@@ -58,10 +58,11 @@ def compile_ir(ir: ModelIR) -> dict[str, Any]:
     }
 
 
-def _cache_of(layer: LayerIR) -> CacheLayer:
+def _cache_of(node: PrimitiveIR) -> CacheLayer:
+    """The cache slot of a mixer that holds no others."""
     registry = get_registry()
-    mixer = registry.get("mixer", layer.mixer.type)
-    return ask(registry, mixer, CacheLayer, mixer.cache, layer.mixer.params)
+    mixer = registry.get("mixer", node.type)
+    return ask(registry, mixer, CacheLayer, mixer.cache, node.params)
 
 
 def _layer_type(cache: CacheLayer, sliding_window: int | None) -> str:
@@ -79,16 +80,25 @@ def tensor_parallel_plan(ir: ModelIR) -> dict[str, str]:
     plans: list[dict[str, str]] = []
     for layer in ir.layers:
         plan: dict[str, str] = {}
-        for part, primitive in (("mixer", layer.mixer), ("ffn", layer.ffn)):
-            declaration = get_registry().get(part, primitive.type)
-            if declaration.tensor_parallel is None or (part == "mixer" and biased):
+        for kind, place, node in _modules_of(layer):
+            declaration = get_registry().get(kind, node.type)
+            if declaration.tensor_parallel is None or (kind == "mixer" and biased):
                 continue
-            for name, style in declaration.tensor_parallel(primitive.params).items():
-                plan[f"{part}.{name}"] = style
+            for name, style in declaration.tensor_parallel(node.params).items():
+                plan[f"{place}.{name}"] = style
         plans.append(plan)
     if all(plan == plans[0] for plan in plans):
         return {f"layers.*.{name}": style for name, style in plans[0].items()}
     return {f"layers.{index}.{name}": style for index, plan in enumerate(plans) for name, style in plan.items()}
+
+
+def _modules_of(layer: LayerIR) -> Iterator[tuple[Kind, str, PrimitiveIR]]:
+    """(kind, submodule, node) of a layer's mixer, of the mixers that it holds, and of its feed-forward block."""
+    yield "mixer", "mixer", layer.mixer
+    if (holds := get_registry().get("mixer", layer.mixer.type).holds) is not None:
+        for name, node in layer.mixer.held.items():
+            yield "mixer", f"mixer.{holds.submodule.format(name=name)}", node
+    yield "ffn", "ffn", layer.ffn
 
 
 def nodes_of(ir: ModelIR) -> Iterator[tuple[str, str, Params]]:
@@ -100,14 +110,16 @@ def nodes_of(ir: ModelIR) -> Iterator[tuple[str, str, Params]]:
     if ir.final_norm is not None:
         yield "norm", ir.final_norm.type, ir.final_norm.params
     for layer in dict.fromkeys(ir.layers):
-        yield "mixer", layer.mixer.type, layer.mixer.params
+        for node in dict.fromkeys((layer.mixer, *layer.slot_mixers)):
+            yield "mixer", node.type, node.params
         if not registry.get("ffn", layer.ffn.type).absent:
             yield "ffn", layer.ffn.type, layer.ffn.params
         yield "norm", layer.norm.type, layer.norm.params
         yield "residual", layer.residual.type, layer.residual.params
-        mixer = registry.get("mixer", layer.mixer.type)
-        if (rotation := features_of(registry, dims, mixer, layer.mixer.params).rotation) is not None:
-            yield "position", rotation.position, rotation.params
+        for node in layer.slot_mixers:
+            rotation = features_of(registry, dims, registry.get("mixer", node.type), node.params).rotation
+            if rotation is not None:
+                yield "position", rotation.position, rotation.params
 
 
 def used_primitives(ir: ModelIR) -> list[Primitive]:

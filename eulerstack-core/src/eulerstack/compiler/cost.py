@@ -25,16 +25,26 @@ ELEMENT_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 @dataclass(frozen=True)
 class LayerCost:
-    """The price of one layer, by part. `norms` holds one Cost for each norm of the layer."""
+    """The price of one layer, by part.
+
+    `norms` holds one Cost for each norm of the layer, `held` one for each mixer that its mixer holds; `mixer` is then
+    the price of the rest of it.
+    """
 
     mixer: Cost
     ffn: Cost
     norms: tuple[Cost, ...]
     residual: Cost
+    held: tuple[Cost, ...] = ()
 
     def parts(self) -> Iterator[Cost]:
         """Every part."""
-        yield from (self.mixer, self.ffn, *self.norms, self.residual)
+        yield from (self.mixer, *self.held, self.ffn, *self.norms, self.residual)
+
+    @property
+    def slots(self) -> tuple[Cost, ...]:
+        """The prices of the mixers that own the layer's cache slots, in their order."""
+        return self.held or (self.mixer,)
 
     @property
     def params(self) -> int:
@@ -202,4 +212,5 @@ class _Pricer:
             self.price("ffn", layer.ffn),
             (self.price("norm", layer.norm),) * len(slots),
             self.price("residual", layer.residual),
+            tuple(self.price("mixer", each) for each in layer.mixer.held.values()),
         )

@@ -2,6 +2,7 @@
 
     class          of any node whose class depends on its parameters: its name
     features       of a mixer: the `Features` that differ from their defaults
+    holds          of a mixer that holds others: the parameter under which they stand, nodes like it
     absent         of a feed-forward block that a layer does without: true
     routes         of a feed-forward block that reports what its routing adds to the loss: true
     norms          of a residual: the names of the norms that its layer holds
@@ -19,6 +20,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from typing import Any
 
+from eulerstack.hf.slots import slot_mixers
 from eulerstack.ir.dims import dims_of
 from eulerstack.ir.lookup import primitive_of
 from eulerstack.ir.printer import to_data
@@ -60,6 +62,7 @@ def architecture_of(ir: ModelIR) -> dict[str, Any]:
 
 def _nodes(architecture: dict[str, Any]) -> Iterator[tuple[Kind, dict[str, Any]]]:
     yield from ((kind, block[kind]) for block in architecture["blocks"] for kind in LAYER_KINDS)
+    yield from (("mixer", node) for block in architecture["blocks"] for node in held_nodes(block["mixer"]))
     yield "position", architecture["position"]
     yield "head", architecture["head"]
     if architecture["final_norm"] is not None:
@@ -68,15 +71,8 @@ def _nodes(architecture: dict[str, Any]) -> Iterator[tuple[Kind, dict[str, Any]]
 
 def _write_block(registry: Registry, dims: Dims, block: dict[str, Any]) -> None:
     """Adds to one distinct layer what its mixer, its feed-forward block and its residual declare."""
-    mixer = block["mixer"]
-    features = features_of(registry, dims, registry.get("mixer", mixer["type"]), mixer["params"])
-    if written := _different(features):
-        mixer["features"] = written
-        rotation = written.get("rotation")
-        if rotation:
-            position = primitive_of(registry, "position", rotation["type"])
-            if variant := position.variant(rotation["params"]):
-                rotation["class"] = variant
+    for mixer in slot_mixers(block):
+        _write_features(registry, dims, mixer)
     ffn = registry.get("ffn", block["ffn"]["type"])
     has_ffn = not ffn.absent
     if not has_ffn:
@@ -86,6 +82,23 @@ def _write_block(registry: Registry, dims: Dims, block: dict[str, Any]) -> None:
     residual = registry.get("residual", block["residual"]["type"])
     slots = ask(registry, residual, tuple, residual.norm_slots, block["norm"]["position"], has_ffn)
     block["residual"]["norms"] = list(slots)
+
+
+def held_nodes(node: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The nodes that a node of the architecture holds."""
+    return list(node["params"][node["holds"]].values()) if "holds" in node else []
+
+
+def _write_features(registry: Registry, dims: Dims, mixer: dict[str, Any]) -> None:
+    """Adds to the node of a mixer what it declares about itself."""
+    features = features_of(registry, dims, registry.get("mixer", mixer["type"]), mixer["params"])
+    if written := _different(features):
+        mixer["features"] = written
+        rotation = written.get("rotation")
+        if rotation:
+            position = primitive_of(registry, "position", rotation["type"])
+            if variant := position.variant(rotation["params"]):
+                rotation["class"] = variant
 
 
 def features_of(registry: Registry, dims: Dims, mixer: Primitive, params: Params) -> Features:
@@ -112,7 +125,9 @@ def config_fields(registry: Registry, architecture: Mapping[str, Any]) -> dict[s
     Errors: CompatibilityError that names the plugin when a primitive says what is not its own to say, or no JSON.
     """
     first = architecture["blocks"][architecture["layers"][0]]
-    nodes = [(kind, first[kind]) for kind in LAYER_KINDS]
+    # Of several mixers in one layer the first speaks.
+    nodes: list[tuple[Kind, Any]] = [("mixer", node) for node in reversed(held_nodes(first["mixer"]))]
+    nodes += [(kind, first[kind]) for kind in LAYER_KINDS]
     nodes += [("position", architecture["position"]), ("head", architecture["head"])]
     found: dict[str, Any] = {}
     for kind, node in nodes:

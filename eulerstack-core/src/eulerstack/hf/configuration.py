@@ -9,6 +9,7 @@ from transformers import PreTrainedConfig
 from eulerstack.hf.cache import register_layer
 from eulerstack.hf.ecosystem import FREE_FIELDS, ecosystem_fields
 from eulerstack.hf.origin import carry_origin
+from eulerstack.hf.slots import slot_mixers
 
 
 @strict
@@ -16,9 +17,9 @@ class EulerStackConfig(PreTrainedConfig):
     """Configuration of a compiled spec.
 
     `architecture` is the complete IR and the only thing the model is built from; every other field repeats a part of it
-    under the name that other tools expect. `layer_types` names each layer's cache and mask, `tensor_parallel_plan` how
-    its matrices may be split; `tissue` maps columns of templates to layers. `v1_extensions` holds what the spec said in
-    reserved namespaces.
+    under the name that other tools expect. `layer_types` names the kind of each cache slot, and with it its mask; a
+    layer may have several. `tensor_parallel_plan` says how matrices may be split; `tissue` maps columns of templates to
+    layers. `v1_extensions` holds what the spec said in reserved namespaces.
 
     Errors: ValueError when a repeated field was changed so that it contradicts `architecture`.
     """
@@ -71,9 +72,18 @@ class EulerStackConfig(PreTrainedConfig):
         return super().save_pretrained(save_directory, *args, **kwargs)
 
     def validate_layer_type(self) -> None:
-        """Replaces transformers' check, which knows only its own layer types."""
-        if self.layer_types is not None and len(self.layer_types) != self.num_hidden_layers:
-            raise ValueError(f"{len(self.layer_types)} layer_types for {self.num_hidden_layers} layers")
+        """Replaces transformers' check, which knows only its own layer types, and one of them a layer."""
+        if self.layer_types is None or self.architecture is None:
+            return
+        blocks = [self.architecture["blocks"][index] for index in self.architecture["layers"]]
+        slots = sum(len(slot_mixers(block)) for block in blocks)
+        if len(self.layer_types) != slots:
+            raise ValueError(f"{len(self.layer_types)} layer_types for {slots} cache slots")
+
+    @property
+    def per_layer_config(self) -> list[Any]:
+        """What transformers makes the layers of a cache from: this config for each slot, however many a layer has."""
+        return [self] * len(self.layer_types or ())
 
     def verify(self) -> None:
         """Raises a ValueError when a field disagrees with `architecture`, so that no override is silently ignored."""

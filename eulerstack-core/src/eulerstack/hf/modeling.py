@@ -28,6 +28,7 @@ from eulerstack.hf.initial_weights import own_deviation, redraw, width_multiplie
 from eulerstack.hf.masks import create_masks, packed_sequences, state_mask
 from eulerstack.hf.primitives import primitive_class
 from eulerstack.hf.roles import keep_in_float32, note_parameter_roles
+from eulerstack.hf.slots import first_slot, of_slots, slot_mixers, slots_of_layers
 
 
 class ScaledEmbedding(nn.Embedding):
@@ -44,13 +45,13 @@ class ScaledEmbedding(nn.Embedding):
         return embedded * torch.tensor(self.scale, dtype=embedded.dtype, device=embedded.device)
 
 
-def mixer_features(block: dict[str, Any]) -> dict[str, Any]:
-    """What the mixer of a layer declares about itself to the model around it."""
-    return block["mixer"].get("features", {})
+def mixer_features(block: dict[str, Any]) -> list[dict[str, Any]]:
+    """What the mixers of a layer, one a cache slot, declare about themselves to the model around them."""
+    return [mixer.get("features", {}) for mixer in slot_mixers(block)]
 
 
 class EulerStackDecoderLayer(GradientCheckpointingLayer):
-    """One layer. `block` is its part of the architecture."""
+    """One layer. `block` is its part of the architecture, `layer_idx` its first cache slot."""
 
     def __init__(self, config: Any, block: dict[str, Any], layer_idx: int):
         super().__init__()
@@ -67,13 +68,17 @@ class EulerStackDecoderLayer(GradientCheckpointingLayer):
         self,
         hidden_states: torch.Tensor,
         attention_mask: Any = None,
-        position_embeddings: tuple[torch.Tensor, torch.Tensor] | None = None,
+        position_embeddings: Any = None,
         past_key_values: Cache | None = None,
         kept_tokens: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> Any:
         """The stream after the layer, (batch, time, d_model). A layer that routes also returns what its routing adds to
-        the loss, and its experts' load, so that a checkpointed pass hands them out once."""
+        the loss, and its experts' load, so that a checkpointed pass hands them out once.
+
+        `attention_mask` and `position_embeddings` are those of the mixer's cache slot, or one of each for every mixer
+        that it holds.
+        """
 
         def mixer(branch: torch.Tensor) -> torch.Tensor:
             output = self.mixer(
@@ -127,7 +132,7 @@ class EulerStackPreTrainedModel(PreTrainedModel):
 
     def __init__(self, config: Any, *args: Any, **kwargs: Any):
         config.verify()
-        features = [mixer_features(block) for block in config.architecture["blocks"]]
+        features = [each for block in config.architecture["blocks"] for each in mixer_features(block)]
         unsupported = {backend for each in features for backend in each.get("unsupported", ())}
         if config.architecture["position"].get("place") == "scores":
             # A bias of its own for every head is an additive mask, which only eager and sdpa take.
@@ -177,8 +182,12 @@ class EulerStackModel(EulerStackPreTrainedModel):
         self.adds_positions = position.get("place") == "embeddings"
         self.attention_bias = self.position.attention_bias if position.get("place") == "scores" else None
         self.dropout = nn.Dropout(architecture["training_hints"]["dropout"])
+        self.slots_of_layers = slots_of_layers(blocks)
         self.layers = nn.ModuleList(
-            [EulerStackDecoderLayer(config, block, layer_idx) for layer_idx, block in enumerate(blocks)]
+            [
+                EulerStackDecoderLayer(config, block, first_slot(slots))
+                for block, slots in zip(blocks, self.slots_of_layers, strict=True)
+            ]
         )
         self.routing_layers = [layer for layer in self.layers if layer.routes]
         final_norm = architecture["final_norm"]
@@ -187,15 +196,15 @@ class EulerStackModel(EulerStackPreTrainedModel):
             if final_norm is None
             else primitive_class("norm", final_norm)(config.hidden_size, final_norm["params"])
         )
-        # Layers that rotate alike share one table of cosines and sines.
+        # Mixers that rotate alike share one table of cosines and sines.
         ropes: list[Any] = []
-        self.rope_of_layer: list[int | None] = []
+        self.rope_of_slot: list[int | None] = []
         self.layer_types = list(config.layer_types)
-        for block in blocks:
-            rope = mixer_features(block).get("rotation")
+        for features in (each for block in blocks for each in mixer_features(block)):
+            rope = features.get("rotation")
             if rope is not None and rope not in ropes:
                 ropes.append(rope)
-            self.rope_of_layer.append(None if rope is None else ropes.index(rope))
+            self.rope_of_slot.append(None if rope is None else ropes.index(rope))
         self.rotary_embs = nn.ModuleList([primitive_class("position", rope)(config, rope["params"]) for rope in ropes])
         self.gradient_checkpointing = False
         self.settle()
@@ -250,12 +259,14 @@ class EulerStackModel(EulerStackPreTrainedModel):
                 for layer in self.routing_layers:
                     layer.ffn.correct()
         router_losses = []
-        rotations = [rotary(hidden_states, position_ids) for rotary in self.rotary_embs]
-        for layer, layer_type, rope in zip(self.layers, self.layer_types, self.rope_of_layer, strict=True):
+        tables = [rotary(hidden_states, position_ids) for rotary in self.rotary_embs]
+        rotations = [None if rope is None else tables[rope] for rope in self.rope_of_slot]
+        masks_of_slots = [masks[layer_type] for layer_type in self.layer_types]
+        for layer, slots in zip(self.layers, self.slots_of_layers, strict=True):
             hidden_states = layer(
                 hidden_states,
-                attention_mask=masks[layer_type],
-                position_embeddings=None if rope is None else rotations[rope],
+                attention_mask=of_slots(masks_of_slots, slots),
+                position_embeddings=of_slots(rotations, slots),
                 past_key_values=past_key_values,
                 position_ids=position_ids,
                 use_cache=use_cache,
@@ -342,7 +353,8 @@ class EulerStackForCausalLM(EulerStackPreTrainedModel, GenerationMixin):
 
     def _get_static_cache_init_shape(self) -> Any:
         # Where keys and values have widths of their own, such a cache is shaped by its first tokens.
-        if any(mixer_features(block).get("lazy_cache") for block in (self.config.architecture or {})["blocks"]):
+        blocks = (self.config.architecture or {})["blocks"]
+        if any(features.get("lazy_cache") for block in blocks for features in mixer_features(block)):
             return None
         return super()._get_static_cache_init_shape()
 

@@ -117,10 +117,19 @@ class _Normalizer:
             name = raw[word].get("type")
             if name is None:
                 continue
-            primitive = primitive_of(self.registry, kind, name)
-            if primitive.schema is not None:
-                raw[word] = {**raw[word], primitive.block_name: raw[word].get(primitive.block_name, {})}
+            raw[word] = self._with_block(kind, raw[word])
         return raw
+
+    def _with_block(self, kind: Kind, given: Data) -> Data:
+        """What names a primitive, with its block and those of the primitives that it holds."""
+        primitive = primitive_of(self.registry, kind, given["type"])
+        if primitive.schema is None:
+            return given
+        block = given.get(primitive.block_name, {})
+        if primitive.holds is not None:
+            held = block.get(primitive.holds.word, {})
+            block = {**block, primitive.holds.word: {name: self._with_block(kind, held[name]) for name in held}}
+        return {**given, primitive.block_name: block}
 
     def model_ir(self) -> ModelIR:
         """The whole model."""
@@ -193,10 +202,18 @@ class _Normalizer:
         primitive = primitive_of(self.registry, kind, given["type"], location)
         inline = complete_words(primitive.inline, given)
         block = {} if primitive.schema is None else complete(primitive.schema, given.get(primitive.block_name, {}))
+        if primitive.holds is not None:
+            place = f"{path}.{primitive.block_name}.{primitive.holds.word}"
+            block[primitive.holds.word] = {
+                name: {"type": each["type"], "params": self._params(kind, each, context, f"{place}.{name}")}
+                for name, each in sorted(block.get(primitive.holds.word, {}).items())
+            }
         return FrozenMapping(primitive.resolve({**block, **inline}, context))
 
     def _primitive(self, kind: Kind, given: Data, context: Data, path: str) -> PrimitiveIR:
-        return PrimitiveIR(given["type"], self._params(kind, given, context, path), self.locate(path))
+        params = self._params(kind, given, context, path)
+        holds = primitive_of(self.registry, kind, given["type"]).holds
+        return PrimitiveIR(given["type"], params, self.locate(path), holds=holds.word if holds else "")
 
     def _layer(self, name: str, template: Data, context: Data) -> LayerIR:
         path = f"layer_templates.{name}"

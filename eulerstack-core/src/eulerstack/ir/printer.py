@@ -72,6 +72,9 @@ def _ordered(data: Mapping[str, Any], words: Iterable[str]) -> Data:
 def _primitive(registry: Registry, kind: Kind, node: PrimitiveIR, **beside: Any) -> Data:
     """A primitive as a spec writes it: the words beside `type`, then the block."""
     primitive = primitive_of(registry, kind, node.type)
+    if node.holds:
+        held = {name: _primitive(registry, kind, each) for name, each in node.held.items()}
+        node = PrimitiveIR(node.type, FrozenMapping({**node.params, node.holds: held}))
     inline = [word for word in primitive.inline if word in node.params]
     words = {word: _sorted(node.params[word]) for word in inline}
     rest = {word: value for word, value in node.params.items() if word not in words}
@@ -219,7 +222,8 @@ def to_data(ir: ModelIR) -> Data:
 
 
 def _node(node: PrimitiveIR) -> Data:
-    return {"type": node.type, "params": thaw(node.params)}
+    data = {"type": node.type, "params": thaw(node.params)}
+    return {**data, "holds": node.holds} if node.holds else data
 
 
 def _block(layer: LayerIR) -> Data:
@@ -264,4 +268,8 @@ def from_data(data: Mapping[str, Any]) -> ModelIR:
 
 
 def _read_node(data: Mapping[str, Any]) -> PrimitiveIR:
-    return PrimitiveIR(data["type"], FrozenMapping(data["params"]))
+    params, holds = data["params"], data.get("holds", "")
+    if holds:
+        held = {name: {"type": each["type"], "params": each["params"]} for name, each in sorted(params[holds].items())}
+        params = {**params, holds: held}
+    return PrimitiveIR(data["type"], FrozenMapping(params), holds=holds)

@@ -65,11 +65,21 @@ def thaw(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class PrimitiveIR:
-    """A primitive in its place: its type and every one of its parameters (block and inline ones together)."""
+    """A primitive in its place: its type and every one of its parameters (block and inline ones together).
+
+    `holds` is the word under which it holds others, {"type": …, "params": …} by name; "" where it holds none.
+    """
 
     type: str
     params: FrozenMapping
     location: Location | None = field(default=None, compare=False, repr=False)
+    holds: str = field(default="", kw_only=True)
+
+    @property
+    def held(self) -> dict[str, PrimitiveIR]:
+        """The primitives that it holds, in the order of their names."""
+        nodes = self.params[self.holds] if self.holds else {}
+        return {name: PrimitiveIR(node["type"], node["params"], self.location) for name, node in nodes.items()}
 
 
 @dataclass(frozen=True)
@@ -89,6 +99,11 @@ class LayerIR:
     norm: NormIR
     residual: PrimitiveIR
     location: Location | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def slot_mixers(self) -> tuple[PrimitiveIR, ...]:
+        """The mixers that own the layer's cache slots, in their order: those that its mixer holds, or it itself."""
+        return tuple(self.mixer.held.values()) or (self.mixer,)
 
 
 @dataclass(frozen=True)

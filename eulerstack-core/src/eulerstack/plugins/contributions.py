@@ -207,6 +207,9 @@ def _check_contract(primitive: Primitive) -> None:
             msg("{name} is of the kind {kind}, for which this version of the language has no place",
                 name=primitive.name, kind=primitive.kind)
         )  # fmt: skip
+    if primitive.holds is not None:
+        _check_holder(primitive)
+        return
     needed = NEEDED.get(primitive.kind)
     if needed is not None and not callable(getattr(primitive, needed)):
         raise PluginFault(
@@ -222,6 +225,15 @@ def _check_contract(primitive: Primitive) -> None:
         raise PluginFault(
             msg("the module of {name} is {got}, not of the form package.module:Class", name=primitive.name,
                 got=repr(primitive.module))
+        )  # fmt: skip
+
+
+def _check_holder(primitive: Primitive) -> None:
+    """A primitive that holds others is a mixer with a block, and has no cache slot of its own."""
+    if primitive.kind != "mixer" or primitive.schema is None or primitive.cache is not None:
+        raise PluginFault(
+            msg("{name} holds other primitives, so it must be a mixer with a schema and without a cache",
+                name=primitive.name)
         )  # fmt: skip
 
 

@@ -101,6 +101,24 @@ class Rotation:
     params: Params
 
 
+@dataclass(frozen=True)
+class Held:
+    """Primitives of its own kind that a primitive holds, each under a name that the spec gives it.
+
+    `word` is the word of the block under which they stand: a mapping from names to what a template writes for one
+    primitive (`type`, the words beside it, its block). The core writes its schema from `summary`, `least` (how many
+    there must be) and the primitives that are installed and hold none themselves. In the parameters each stands as
+    {"type": …, "params": …}, complete, in the order of the names; everything else about them (their prices, checks,
+    classes, cache slots, rotations) the core asks of them itself. `submodule`, with `{name}` in it, is where the class
+    keeps each of its modules.
+    """
+
+    word: str
+    summary: str
+    least: int = 1
+    submodule: str = "{name}"
+
+
 Backend = Literal["sdpa", "flash", "flex", "serving"]
 
 
@@ -184,6 +202,8 @@ class Primitive:
     resolve   (params, model) -> params: fills what depends on other parts of the spec; `model` is the complete mapping
               {"model": …, "embedding": …, "training_hints": …}; the result holds no "inherit" value any more
     checks    (dims, params) -> problems that make the spec a CompatibilityError
+    holds     the primitives that it holds (mixers only, and not those that hold others). Each of them has a cache slot
+              and features, it itself has none; `cost` and `state` are about what it adds to them
     cache     params -> CacheLayer (mixers only, and needed there)
     features  (dims, params) -> Features (mixers only)
     state     the words of a template's `state` block that are true of it ("kv_cache", "ssm_state")
@@ -219,6 +239,7 @@ class Primitive:
     cost: Callable[[Dims, Params, int], Cost] = _free
     resolve: Callable[[Params, Mapping[str, Any]], Params] = _unchanged
     checks: Callable[[Dims, Params], Iterable[Problem]] = _no_problems
+    holds: Held | None = None
     cache: Callable[[Params], CacheLayer] | None = None
     features: Callable[[Dims, Params], Features] = _no_features
     state: tuple[str, ...] = ()

@@ -109,18 +109,43 @@ def _assemble(registry: Any) -> Schema:
     return _closed(schema, reserved)
 
 
+def _with_held(registry: Any, primitive: Primitive) -> Schema:
+    """The block of a primitive; under the word for those that it holds, names of primitives that hold none."""
+    block: Schema = {"type": "object", **(primitive.schema or {})}
+    if (held := primitive.holds) is None:
+        return block
+    names: Schema = {
+        "type": "object",
+        "description": held.summary,
+        "minProperties": held.least,
+        "propertyNames": {"pattern": sections.HELD_NAME},
+        "additionalProperties": _choice(registry, primitive.kind, msg("One of them."), among=_holds_none),
+    }
+    words = {held.word: names, **block.get("properties", {})}
+    return {**block, "properties": words, "required": [held.word, *block.get("required", ())]}
+
+
+def _holds_none(primitive: Primitive) -> bool:
+    return primitive.holds is None
+
+
+def _always(primitive: Primitive) -> bool:
+    return True
+
+
 def _choice(
     registry: Any,
     kind: str,
     description: Message,
     default: str | None = None,
     shared: Mapping[str, Any] | None = None,
+    among: Callable[[Primitive], bool] = _always,
 ) -> Schema:
     """A mapping with `type`, the words beside it, and the parameter block of the type.
 
-    `shared` are words that stand beside every type. Without `default`, `type` is required.
+    `shared` are words that stand beside every type, `among` chooses the types. Without `default`, `type` is required.
     """
-    primitives: list[Primitive] = registry.primitives(kind)
+    primitives: list[Primitive] = [primitive for primitive in registry.primitives(kind) if among(primitive)]
     names = [primitive.name for primitive in primitives]
     own_type = word("string", msg("Its type."), examples=names)
     if default is not None:
@@ -130,7 +155,7 @@ def _choice(
     for primitive in primitives:
         words = {**properties, **primitive.inline}
         if primitive.schema is not None:
-            words[primitive.block_name] = {"type": "object", **primitive.schema}
+            words[primitive.block_name] = _with_held(registry, primitive)
         condition: Schema = {"properties": {"type": {"const": primitive.name}}}
         if primitive.name != default:
             condition["required"] = ["type"]

@@ -9,7 +9,9 @@ from eulerstack.dsl.paths import Path, dotted, is_reserved, key_text, show
 from eulerstack.dsl.source import Spec, as_spec
 from eulerstack.dsl.suggest import MANY, nearest
 from eulerstack.errors import Collector, Message, msg
+from eulerstack.plugins.primitive import Primitive
 from eulerstack.schema import overrides, sections
+from eulerstack.schema.held import held_mappings, holds_others, unnested
 from eulerstack.schema.packages import is_installed, package_of
 from eulerstack.schema.parts import Part, Parts
 from eulerstack.schema.planned import is_planned_type, is_planned_value, is_planned_word
@@ -73,10 +75,11 @@ class _Checker:
     def _planned(self) -> None:
         """Words and values of the language that a later version will know."""
         for path, word, value in _words(self._spec, ()):
-            if is_planned_word(path, word) and not self._has_word(path, word):
+            plain = unnested(self._registry, (*path, word))
+            if is_planned_word(plain[:-1], word) and not self._has_word(path, word):
                 what = msg("{word} is a word of the language that this version does not implement", word=word)
                 self._add(dotted((*path, word)), what, msg("Delete {word}", word=word), "reference/errors.md#planned")
-            elif is_planned_value((*path, word), value):
+            elif is_planned_value(plain, value):
                 what = msg("{word} is a word of the language that this version does not implement", word=str(value))
                 self._add(
                     dotted((*path, word)), what, msg("Choose another {word}", word=word), "reference/errors.md#planned"
@@ -115,6 +118,7 @@ class _Checker:
         path = f"{path}.{word}" if word in given else path
         if name in installed:
             self._required(kind, name, path)
+            self._require_held(kind, self._registry.get(kind, name), given, path.removesuffix(f".{word}"))
             return
         if is_planned_type(kind, name):
             what = msg("{word} is a word of the language that this version does not implement", word=name)
@@ -129,6 +133,20 @@ class _Checker:
         else:
             what = msg("no installed plugin provides the {kind} {name}", kind=kind, name=key_text(name))
         self._add(path, what, self._fix_missing(kind, name, word, installed), "reference/errors.md#missing-primitive")
+
+    def _require_held(self, kind: str, primitive: Primitive, given: Mapping[str, Any], path: str) -> None:
+        """That a plugin provides what a primitive holds, and that it holds none that holds others."""
+        for below, each in held_mappings(self._registry, kind, given):
+            if holds_others(self._registry, kind, each):
+                single = [other.name for other in self._registry.primitives(kind) if other.holds is None]
+                self._add(
+                    f"{path}.{dotted(below)}.type",
+                    msg("{name} can't stand inside of {holder}", name=each["type"], holder=primitive.name),
+                    msg("Type one of: {choices}", choices=one_of(single)),
+                    "reference/errors.md#nested",
+                )
+            else:
+                self._require(kind, each, f"{path}.{dotted(below)}")
 
     def _required(self, kind: str, name: str, path: str) -> None:
         """That what the primitive itself needs is installed; looked up, never imported."""
@@ -216,11 +234,9 @@ class _Checker:
         """That what a template says about its mixer's state is true."""
         if mixer is None:
             return
-        kept, name = mixer.primitive.state, mixer.primitive.name
-        # One state that has several names may be denied under one of them, not under all.
-        denied_by_name = mixer.primitive.one_state and not all(state.get(word) is False for word in kept)
+        name = mixer.primitive.name
         for word, said in state.items():
-            if is_reserved(word) or said == (word in kept) or (denied_by_name and word in kept):
+            if is_reserved(word) or _is_true(word, said, state, [part.primitive for part in mixer.all()]):
                 continue
             if said:
                 what = msg("{mixer} keeps no {word}", mixer=name, word=word)
@@ -234,7 +250,7 @@ class _Checker:
         head = self._parts.part("head", self._spec["head"], "head")
         if head is not None:
             self._head_matrix(head)
-        layers = (part for layer in self._layers.values() for part in layer.values())
+        layers = (each for layer in self._layers.values() for part in layer.values() for each in part.all())
         inherited: set[tuple[Message, Message]] = set()
         for part in filter(None, (self._parts.position, *layers, head)):
             for problem in self._parts.checks(part):
@@ -301,6 +317,15 @@ class _Checker:
                     section = "attention" if kind == "mixer" else kind
                     where = f"{path}.{section}.{problem.path}" if problem.path else f"{path}.{section}"
                     self._problems.add(where, problem.what, problem.fix, problem.see)
+
+
+def _is_true(word: str, said: bool, state: Mapping[str, Any], mixers: list[Primitive]) -> bool:
+    """Whether what `state` says under `word` is true of mixers that decode together."""
+    kept = [mixer for mixer in mixers if word in mixer.state]
+    if said:
+        return bool(kept)
+    # One state that has several names may be denied under one of them, not under all.
+    return all(mixer.one_state and not all(state.get(name) is False for name in mixer.state) for mixer in kept)
 
 
 def _words(data: Any, path: Path) -> Iterator[tuple[Path, str, Any]]:

@@ -6,7 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 PACKAGES: dict[str, dict[str, tuple[str, ...]]] = {
     "eulerstack-mixers": {
-        "mixer": ("attention", "hyena", "mamba", "retnet"),
+        "mixer": ("attention", "branched", "hyena", "mamba", "retnet"),
         "ffn": ("mlp", "gated_mlp", "moe", "none"),
         "norm": ("rmsnorm", "layernorm"),
         "residual": ("sequential", "parallel"),

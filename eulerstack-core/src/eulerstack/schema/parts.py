@@ -6,14 +6,16 @@ the plugin.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from eulerstack.dsl.paths import dotted
 from eulerstack.errors import Collector, Message, msg
 from eulerstack.plugins.primitive import Primitive, Problem
 from eulerstack.schema import sections
 from eulerstack.schema.defaults import complete, complete_words
+from eulerstack.schema.held import held_mappings, holds_others
 from eulerstack.schema.sizes import complete_model, dims_from
 from eulerstack.schema.training import training_hints
 
@@ -22,12 +24,21 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Part:
-    """A primitive in its place: `path` is that of the mapping that names it, `params` are complete and resolved."""
+    """A primitive in its place: `path` is that of the mapping that names it, `params` are complete and resolved.
+
+    `held` are the parts that it holds.
+    """
 
     kind: str
     path: str
     primitive: Primitive
     params: Mapping[str, Any]
+    held: tuple[Part, ...] = ()
+
+    def all(self) -> Iterator[Part]:
+        """The part, and those that it holds."""
+        yield self
+        yield from self.held
 
     def problem_path(self, path: str) -> str:
         """The full path of a problem whose path is relative to the primitive's own block."""
@@ -67,10 +78,29 @@ class Parts:
         params = complete_words(primitive.inline, given)
         if primitive.schema is not None:
             params = complete(primitive.schema, given.get(primitive.block_name) or {}) | params
+        held = self._held(primitive, given, path)
+        if held is None:
+            return None
+        if primitive.holds is not None:
+            nodes = {name: {"type": each.primitive.name, "params": each.params} for name, each in held.items()}
+            params = {**params, primitive.holds.word: nodes}
         embedding = {**self.embedding, **params} if kind == "position" else self.embedding
         context = {"model": self.model, "embedding": embedding, "training_hints": self.training_hints}
         resolved = self.guarded(primitive, path, lambda: dict(primitive.resolve(params, context)))
-        return None if resolved is None else Part(kind, path, primitive, resolved)
+        return None if resolved is None else Part(kind, path, primitive, resolved, tuple(held.values()))
+
+    def _held(self, primitive: Primitive, given: Mapping[str, Any], path: str) -> dict[str, Part] | None:
+        """The parts that a primitive holds, by name; None when one of them can't be made."""
+        found: dict[str, Part] = {}
+        for below, each in sorted(held_mappings(self._registry, primitive.kind, given), key=lambda item: str(item[0])):
+            # One that may not be held is reported where types are looked up.
+            part = None
+            if not holds_others(self._registry, primitive.kind, each):
+                part = self.part(primitive.kind, each, f"{path}.{dotted(below)}")
+            if part is None:
+                return None
+            found[str(below[-1])] = part
+        return found
 
     def checks(self, part: Part) -> list[Problem]:
         """What the primitive itself objects to."""
@@ -80,7 +110,8 @@ class Parts:
     def params_count(self, part: Part) -> int:
         """The primitive's parameters in one layer."""
         cost = part.primitive.cost
-        return self.guarded(part.primitive, part.path, lambda: int(cost(self.dims, part.params, 2).params)) or 0
+        own = self.guarded(part.primitive, part.path, lambda: int(cost(self.dims, part.params, 2).params)) or 0
+        return own + sum(map(self.params_count, part.held))
 
     def norm_count(self, residual: Part, position: str, has_ffn: bool) -> int:
         """The norms that a layer of this residual holds."""

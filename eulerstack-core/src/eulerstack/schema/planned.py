@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 PLANNED_TYPES: dict[str, tuple[str, ...]] = {
-    "mixer": ("branched",),
     "residual": ("hyper_connection",),
     "head": ("causal_lm_mtp",),
 }

@@ -11,8 +11,10 @@ from eulerstack.dsl.suggest import MANY
 from eulerstack.errors import Collector, Location, Message, msg
 from eulerstack.schema import fixes
 from eulerstack.schema.defaults import applicable
+from eulerstack.schema.held import unnested
 from eulerstack.schema.packages import package_of
 from eulerstack.schema.planned import STAGES, is_planned_type, is_planned_value, is_planned_word, place_of
+from eulerstack.schema.sections import HELD_NAME
 from eulerstack.schema.words import Places, fix_unknown, meant_value, one_of, places_of_words
 
 KINDS_BY_PLACE = {
@@ -95,11 +97,12 @@ class Explainer:
             if ("unknown", (*path, key)) in self._seen:
                 continue
             self._seen.add(("unknown", (*path, key)))
-            if not is_planned_word(path, key) and not self._is_override_of_known_word(path, key):
+            planned = is_planned_word(unnested(self._registry, path), key)
+            if not planned and not self._is_override_of_known_word(path, key):
                 self._unknown_key(key, path, properties, error.instance)
 
     def _unknown_key(self, key: str, path: Path, properties: Mapping[str, Any], instance: Mapping[str, Any]) -> None:
-        place = place_of(path)
+        place = place_of(unnested(self._registry, path))
         what, see = msg("unknown key"), "reference/errors.md#unknown-key"
         kind, chosen = KINDS_BY_PLACE.get(place), instance.get("type", properties.get("type", {}).get("default"))
         if key.split(".")[0] in ("experimental", "future", "vendor"):
@@ -155,17 +158,17 @@ class Explainer:
         return self._places
 
     def _fault(self, error: Any, path: Path) -> None:
-        if (error.validator, path) in self._seen or is_planned_value(path, error.instance):
+        if (error.validator, path) in self._seen or is_planned_value(unnested(self._registry, path), error.instance):
             return
         if path in self._mistyped and error.validator != "type":
             return
         self._seen.add((error.validator, path))
         if "propertyNames" in error.absolute_schema_path:
             key = str(error.instance)
-            what, fix = (
-                msg("{name} can't be a name here", name=show(key)),
-                msg("Use up to 100 letters, digits, and the signs _ . -"),
-            )
+            what = msg("{name} can't be a name here", name=show(key))
+            fix = msg("Use up to 100 letters, digits, and the signs _ . -")
+            if error.validator_value == HELD_NAME:
+                fix = msg("Use up to 100 letters, digits, and the sign _, and begin with no digit")
             self._add((*path, key), what, fix, "reference/errors.md#name", self._locate_key((*path, key)))
             return
         what, fix, see = _describe(error, str(path[-1]) if path and isinstance(path[-1], str) else "")

@@ -14,6 +14,8 @@ Schema = dict[str, Any]
 SCHEMA_VERSION = 1
 MAX_LAYERS = 100_000
 TEMPLATE_NAME = r"^[A-Za-z0-9_.-]{1,100}$"
+# Names of what a primitive holds become parts of modules' names.
+HELD_NAME = r"^[A-Za-z_][A-Za-z0-9_]{0,99}$"
 DTYPES = ("bfloat16", "float16", "float32")
 NORM_POSITIONS = ("pre", "post", "sandwich", "output")
 DEFAULT_NORM_POSITION = "pre"

@@ -14,6 +14,7 @@ from eulerstack.dsl.paths import Path, dotted, is_reserved, show
 from eulerstack.dsl.source import Spec, as_spec
 from eulerstack.errors import Collector, CompatibilityError, msg
 from eulerstack.schema.assemble import assemble
+from eulerstack.schema.held import held_mappings
 from eulerstack.schema.problems import Explainer
 from eulerstack.schema.sections import MAX_LAYERS
 
@@ -58,7 +59,7 @@ def _is_number(checker: Any, value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _typed_parts(data: Spec) -> Iterator[tuple[Path, str, dict[str, Any]]]:
+def _typed_parts(data: Spec, registry: Any) -> Iterator[tuple[Path, str, dict[str, Any]]]:
     """The mappings that choose a type, those of the templates and the head: path, kind, mapping."""
     head = data.get("head")
     if isinstance(head, dict):
@@ -69,11 +70,13 @@ def _typed_parts(data: Spec) -> Iterator[tuple[Path, str, dict[str, Any]]]:
             part = template.get(kind) if isinstance(template, dict) else None
             if isinstance(part, dict):
                 yield ("layer_templates", name, kind), kind, part
+                for below, each in held_mappings(registry, kind, part):
+                    yield ("layer_templates", name, kind, *below), kind, dict(each)
 
 
 def _check_foreign_blocks(data: Spec, registry: Any, problems: Collector) -> None:
     """A third party's block beside another type: its key looks reserved, so the schema lets it pass."""
-    for place, kind, part in _typed_parts(data):
+    for place, kind, part in _typed_parts(data, registry):
         for key in part:
             if is_reserved(key) and key != part.get("type") and key in registry.names(kind):
                 path = (*place, key)
@@ -111,7 +114,7 @@ def _check_length(data: Spec, problems: Collector) -> None:
 def _schema_fault(data: Spec, registry: Any, error: Exception) -> CompatibilityError:
     """Names the primitives whose schemas make the library fail on this spec."""
     problems = Collector("CompatibilityError", data.locate)
-    for path, kind, part in _typed_parts(data):
+    for path, kind, part in _typed_parts(data, registry):
         name = part.get("type")
         if not isinstance(name, str) or name not in registry.names(kind):
             continue

@@ -7,6 +7,7 @@ from typing import Any
 
 from eulerstack.dsl.suggest import nearest
 from eulerstack.errors import Message, msg
+from eulerstack.schema.sections import HELD_NAME
 
 # Words of other tools, and the place and word that say the same here.
 FOREIGN_WORDS: dict[str, tuple[str, str]] = {
@@ -111,7 +112,9 @@ def _collect(schema: Any, place: str, found: Places, chosen: str | None) -> None
         condition = part.get("if", {}).get("properties", {}) if isinstance(part, Mapping) else {}
         types = [condition[word].get("const") for word in ("type", "positional") if word in condition]
         _collect(part.get("then") if isinstance(part, Mapping) else None, place, found, types[0] if types else None)
-    _collect(schema.get("additionalProperties"), f"{place}.<name>", found, None)
+    # The words of what a primitive holds have their place in a template, too.
+    if schema.get("propertyNames") != {"pattern": HELD_NAME}:
+        _collect(schema.get("additionalProperties"), f"{place}.<name>", found, None)
     _collect(schema.get("items"), f"{place}[]", found, None)
 
 

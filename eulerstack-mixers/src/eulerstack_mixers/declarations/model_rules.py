@@ -8,6 +8,7 @@ from typing import Any
 
 from eulerstack.errors import Finding, Message, msg
 from eulerstack.plugins import Rule
+from eulerstack_mixers.declarations.places import mixers_of, placed_mixers
 
 CONTEXT_PER_CHANNEL = 128
 SCALING_FACTORS = (1, 64)
@@ -15,7 +16,7 @@ SCALING_FACTORS = (1, 64)
 
 def _context_width(ir: Any) -> Iterator[Finding]:
     length, width = ir.model["max_seq_len"], ir.model["d_model"]
-    reaches_all = any(layer.mixer.type == "attention" and layer.mixer.params["window"] is None for layer in ir.layers)
+    reaches_all = any(mixer.type == "attention" and mixer.params["window"] is None for mixer in mixers_of(ir))
     if reaches_all and length > CONTEXT_PER_CHANNEL * width:
         yield Finding(
             "context_width",
@@ -28,15 +29,15 @@ def _context_width(ir: Any) -> Iterator[Finding]:
 def _window(ir: Any) -> Iterator[Finding]:
     length = ir.model["max_seq_len"]
     seen = set()
-    for layer in ir.layers:
-        window = layer.mixer.params.get("window") if layer.mixer.type == "attention" else None
-        if window is not None and window >= length and layer.template not in seen:
-            seen.add(layer.template)
+    for path, mixer in placed_mixers(ir):
+        window = mixer.params.get("window") if mixer.type == "attention" else None
+        if window is not None and window >= length and path not in seen:
+            seen.add(path)
             yield Finding(
                 "window",
                 msg("a window of {window} covers the whole context of {length}", window=window, length=length),
-                f"layer_templates.{layer.template}.mixer.attention.window",
-                layer.mixer.location,
+                f"{path}.attention.window",
+                mixer.location,
             )
 
 
@@ -50,13 +51,13 @@ _FAMILY_CHECKS: dict[str, tuple[tuple[Message, Callable[[Any], bool]], ...]] = {
         (msg("layernorm"), lambda ir: all(layer.norm.type == "layernorm" for layer in ir.layers)),
         (msg("a plain mlp"), lambda ir: all(layer.ffn.type == "mlp" for layer in ir.layers)),
     ),
-    "mistral": ((msg("a window"), lambda ir: any(layer.mixer.params.get("window") for layer in ir.layers)),),
-    "gemma2": ((msg("a window"), lambda ir: any(layer.mixer.params.get("window") for layer in ir.layers)),),
-    "deepseek": ((msg("a latent_dim"), lambda ir: any(layer.mixer.params.get("latent_dim") for layer in ir.layers)),),
-    "qwen3": ((msg("qk_norm"), lambda ir: any(layer.mixer.params.get("qk_norm") == "head" for layer in ir.layers)),),
+    "mistral": ((msg("a window"), lambda ir: any(mixer.params.get("window") for mixer in mixers_of(ir))),),
+    "gemma2": ((msg("a window"), lambda ir: any(mixer.params.get("window") for mixer in mixers_of(ir))),),
+    "deepseek": ((msg("a latent_dim"), lambda ir: any(mixer.params.get("latent_dim") for mixer in mixers_of(ir))),),
+    "qwen3": ((msg("qk_norm"), lambda ir: any(mixer.params.get("qk_norm") == "head" for mixer in mixers_of(ir))),),
     "moe": ((msg("a moe"), lambda ir: any("moe" in layer.ffn.type for layer in ir.layers)),),
-    "hybrid": ((msg("two kinds of mixers"), lambda ir: len({layer.mixer.type for layer in ir.layers}) > 1),),
-    "mamba": ((msg("a mamba mixer"), lambda ir: any("mamba" in layer.mixer.type for layer in ir.layers)),),
+    "hybrid": ((msg("two kinds of mixers"), lambda ir: len({mixer.type for mixer in mixers_of(ir)}) > 1),),
+    "mamba": ((msg("a mamba mixer"), lambda ir: any("mamba" in mixer.type for mixer in mixers_of(ir))),),
 }
 
 
@@ -74,10 +75,10 @@ def _family_hint(ir: Any) -> Iterator[Finding]:
 
 def _rope_scaling(ir: Any) -> Iterator[Finding]:
     places = {"embedding.rope_scaling": ir.position.params.get("rope_scaling")}
-    for layer in ir.layers:
-        rope = layer.mixer.params.get("rope")
+    for path, mixer in placed_mixers(ir):
+        rope = mixer.params.get("rope")
         if isinstance(rope, Mapping) and rope.get("scaling") not in (None, ir.position.params.get("rope_scaling")):
-            places[f"layer_templates.{layer.template}.mixer.attention.rope.scaling"] = rope["scaling"]
+            places[f"{path}.attention.rope.scaling"] = rope["scaling"]
     for path, scaling in places.items():
         factor = scaling.get("factor") if scaling else None
         if factor is None:
@@ -104,23 +105,23 @@ STANDING = {"mamba", "hyena", "ttt_layer"}
 
 def _rotation(ir: Any) -> Iterator[Finding]:
     """Rotary words that reach no layer, or fewer layers than their author may think."""
-    types = {layer.mixer.type for layer in ir.layers}
+    types = {mixer.type for mixer in mixers_of(ir)}
     if ir.position.type != "rope" or not types <= ROTATING | STANDING:
         return
-    if not any(layer.mixer.params["rope"] for layer in ir.layers if layer.mixer.type in ROTATING):
+    if not any(mixer.params["rope"] for mixer in mixers_of(ir) if mixer.type in ROTATING):
         yield Finding("rotation", msg("no layer rotates, so positional: rope changes nothing"), "embedding.positional")
         return
     seen = set()
     words = {"rope_scaling": None, "rope_partial_factor": 1.0, "rope_interleaved": False}
     said = [word for word, plain in words.items() if ir.position.params[word] != plain]
-    for layer in ir.layers:
-        if said and layer.mixer.type == "retnet" and layer.mixer.params["rope"] and layer.template not in seen:
-            seen.add(layer.template)
+    for path, mixer in placed_mixers(ir):
+        if said and mixer.type == "retnet" and mixer.params["rope"] and path not in seen:
+            seen.add(path)
             yield Finding(
                 "rotation",
                 msg("retention rotates by rope_theta alone; {words} do not reach it", words=", ".join(said)),
-                f"layer_templates.{layer.template}.mixer.retnet.rope",
-                layer.mixer.location,
+                f"{path}.retnet.rope",
+                mixer.location,
             )
 
 
