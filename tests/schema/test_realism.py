@@ -77,6 +77,20 @@ def test_an_ordinary_model_is_not_commented_on(registry: Any) -> None:
         ("rope_scaling", "embedding.rope_scaling",
          ("positional: rope", "positional: rope, rope_scaling: {type: yarn, factor: 2, original_max_seq_len: 128}")),
         ("family_hint", "model.family_hint", ("n_heads: 4", "n_heads: 4, family_hint: deepseek_v3")),
+        *(
+            (rule, f"layer_templates.two.ffn.{word}",
+             ("attention: {}}\n    ffn: {type: gated_mlp}", f"attention: {{}}}}\n    ffn: {{type: moe, {words}}}"))
+            for rule, word, words in (
+                ("experts", "top_k", "experts: 3, top_k: 2"),
+                ("experts", "experts", "experts: 600, top_k: 1"),
+                ("capacity", "capacity_factor", "experts: 8, top_k: 2, capacity_factor: 0.9"),
+                ("capacity", "capacity_factor", "experts: 8, top_k: 2, capacity_factor: 4"),
+            )
+        ),
+        ("hash_routing", "layer_templates.two.ffn.routing.type",
+         [("attention: {}}\n    ffn: {type: gated_mlp}",
+           "attention: {}}\n    ffn: {type: moe, experts: 8, top_k: 2, routing: {type: hash}}"),
+          ("repeat: 2", "repeat: 3")]),
         ("latent_dim", "layer_templates.two.mixer.attention.latent_dim",
          ("attention: {}}", "attention: {latent_dim: 7}}")),
         ("latent_dim", "layer_templates.two.mixer.attention.latent_dim",

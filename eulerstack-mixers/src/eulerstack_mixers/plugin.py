@@ -13,6 +13,7 @@ from eulerstack_mixers.declarations.mamba import MAMBA
 from eulerstack_mixers.declarations.mlp import MLP
 from eulerstack_mixers.declarations.model_rules import MODEL_RULES
 from eulerstack_mixers.declarations.moe import MOE
+from eulerstack_mixers.declarations.moe_rules import MOE_RULES
 from eulerstack_mixers.declarations.no_ffn import NO_FFN
 from eulerstack_mixers.declarations.norms import NORMS
 from eulerstack_mixers.declarations.positions import POSITIONS
@@ -59,7 +60,7 @@ def eulerstack_heads() -> tuple[Primitive, ...]:
 @hookimpl
 def eulerstack_rules() -> tuple[Rule, ...]:
     """Realism rules about this package's words."""
-    return (*MODEL_RULES, *LATENT_RULES)
+    return (*MODEL_RULES, *LATENT_RULES, *MOE_RULES)
 
 
 @hookimpl

@@ -33,6 +33,8 @@ VARIANTS = {
     "moe_all_experts": spec(top_k=6, normalize_top_k=False),
     "moe_sigmoid": spec(router="sigmoid", shared_experts=2, d_expert=13, routed_scale=2.5, **GROUPED),
     "moe_corrected": spec(router="sigmoid", affinity="sqrt_softplus", bias_correction={"enabled": True}),
+    "moe_hashed": spec(routing={"type": "hash", "hash_salt": 7}, shared_experts=1),
+    "moe_limited": spec(capacity_factor=0.5, capacity_drop_policy="overflow"),
     "moe_hybrid": _every_other_layer(),
     "moe_parallel": changed(spec(), {"layer_templates.decoder.residual.type": "parallel"}),
 }
@@ -70,6 +72,11 @@ CASES = {
     "ffn.moe.bias_correction.target_imbalance": _case(
         "corrections", "bias_correction.target_imbalance", 100.0, bias_correction=CORRECTED
     ),
+    "ffn.moe.routing": _case("function", "routing", {"type": "hash"}),
+    "ffn.moe.routing.type": _case("function", "routing.type", "learned", routing={"type": "hash"}),
+    "ffn.moe.routing.hash_salt": _case("function", "routing.hash_salt", 3, routing={"type": "hash"}),
+    "ffn.moe.capacity_factor": _case("training", "capacity_factor", 0.5),
+    "ffn.moe.capacity_drop_policy": _case("training", "capacity_drop_policy", "overflow", capacity_factor=0.5),
     "ffn.moe.router_init_std": _case("initial", "router_init_std", 0.5),
     "ffn.moe.router_jitter": _case("training", "router_jitter", 0.9),
     "ffn.moe.activation": _case("function", "activation", "relu2"),

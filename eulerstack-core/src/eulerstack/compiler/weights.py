@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import torch
 
 MAX_SHARD_BYTES = 5 * 10**9
-DTYPES = {"float32": ("F32", 4), "float16": ("F16", 2), "bfloat16": ("BF16", 2)}
+DTYPES = {"float32": ("F32", 4), "float16": ("F16", 2), "bfloat16": ("BF16", 2), "int64": ("I64", 8)}
 
 
 def write_weights(

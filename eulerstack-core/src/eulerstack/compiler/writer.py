@@ -179,7 +179,9 @@ def weight_dtypes(ir: ModelIR) -> dict[str, str]:
         for prefix, module in model.named_modules()
         for name in safe_parameters(module, model.config.architecture)
     }
-    return {name: "float32" if name in safe else ir.model["dtype"] for name in expected_weights(ir)}
+    # A buffer's own type is part of what it is: tables of whole numbers, sums of small steps.
+    own = {name: str(buffer.dtype).removeprefix("torch.") for name, buffer in model.named_buffers()}
+    return {name: "float32" if name in safe else own.get(name, ir.model["dtype"]) for name in expected_weights(ir)}
 
 
 def _write_json(file: Path, data: Any) -> None:

@@ -71,6 +71,7 @@ class EulerStackDecoderLayer(GradientCheckpointingLayer):
         position_embeddings: Any = None,
         past_key_values: Cache | None = None,
         kept_tokens: torch.Tensor | None = None,
+        token_ids: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> Any:
         """The stream after the layer, (batch, time, d_model). A layer that routes also returns what its routing adds to
@@ -93,7 +94,7 @@ class EulerStackDecoderLayer(GradientCheckpointingLayer):
 
         if not self.routes:
             return self.residual(self, hidden_states, mixer)
-        self.ffn.begin(kept_tokens)
+        self.ffn.begin(kept_tokens, token_ids, kwargs.get("sequence_ids"))
         hidden_states = self.residual(self, hidden_states, mixer)
         return hidden_states, *self.ffn.finish()
 
@@ -190,6 +191,8 @@ class EulerStackModel(EulerStackPreTrainedModel):
             ]
         )
         self.routing_layers = [layer for layer in self.layers if layer.routes]
+        self.reads_tokens = any(getattr(layer.ffn, "reads_tokens", False) for layer in self.routing_layers)
+        self.reads_sequences = any(getattr(layer.ffn, "reads_sequences", False) for layer in self.routing_layers)
         final_norm = architecture["final_norm"]
         self.norm = (
             nn.Identity()
@@ -226,9 +229,13 @@ class EulerStackModel(EulerStackPreTrainedModel):
         """Hidden states after the final norm, (batch, time, d_model).
 
         `attention_mask` is (batch, past + time) of 0 and 1, or masks by layer type as `create_masks` makes them.
-        Without `position_ids` positions count the tokens that are not padding.
+        Without `position_ids` positions count the tokens that are not padding. Where a layer reads token ids,
+        `inputs_embeds` must come with the `input_ids` that they stand for.
         """
-        if (input_ids is None) ^ (inputs_embeds is not None):
+        if self.reads_tokens:
+            if input_ids is None:
+                raise ValueError("this model routes tokens by their ids: give input_ids, beside inputs_embeds too")
+        elif (input_ids is None) ^ (inputs_embeds is not None):
             raise ValueError("You must specify exactly one of input_ids or inputs_embeds")
         if inputs_embeds is None:
             inputs_embeds = self.embed_tokens(input_ids)
@@ -248,12 +255,13 @@ class EulerStackModel(EulerStackPreTrainedModel):
         if self.adds_positions:
             hidden_states = hidden_states + self.position(position_ids)
         hidden_states = self.dropout(hidden_states)
-        if STATE_LAYER_TYPE in self.layer_types:
+        if STATE_LAYER_TYPE in self.layer_types or (self.training and self.reads_sequences):
             # Positions that were not given never restart, which a traced forward can't find out by looking at them.
             kwargs["sequence_ids"] = packed_sequences(given_positions, attention_mask, past_key_values)
         if self.routing_layers:
             padding = attention_mask if isinstance(attention_mask, torch.Tensor) else None
             kwargs["kept_tokens"] = state_mask(inputs_embeds, padding)
+            kwargs["token_ids"] = input_ids
             if self.training:
                 # What the last pass has found; before its backward pass was over, routes had to stay as they were.
                 for layer in self.routing_layers:
@@ -349,7 +357,12 @@ class EulerStackForCausalLM(EulerStackPreTrainedModel, GenerationMixin):
         """As in transformers; a ValueError when the head does not say which of its matrices has a row a token."""
         if self.get_output_embeddings() is None:
             raise ValueError(f"{type(self.head).__name__} has no get_output_embeddings, so it can't be resized")
-        return super().resize_token_embeddings(*args, **kwargs)
+        embedding = super().resize_token_embeddings(*args, **kwargs)
+        for module in self.modules():
+            # Tables of their own with a row a token.
+            if hasattr(module, "resize_vocabulary"):
+                module.resize_vocabulary(embedding.num_embeddings)
+        return embedding
 
     def _get_static_cache_init_shape(self) -> Any:
         # Where keys and values have widths of their own, such a cache is shaped by its first tokens.

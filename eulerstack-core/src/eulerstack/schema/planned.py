@@ -16,7 +16,6 @@ PLANNED_WORDS: dict[str, tuple[str, ...]] = {
     "": ("execution_modes", "transition"),
     "layer_templates.<name>": ("memory", "shape_change"),
     "layer_templates.<name>.mixer.attention": ("compression",),
-    "layer_templates.<name>.ffn": ("capacity_factor", "capacity_drop_policy", "routing"),
     "layer_templates.<name>.residual": ("hyper",),
     "layer_schedule[]": ("depth_gating", "parallel", "merge", "integrator"),
     "head": ("mtp",),

@@ -21,6 +21,8 @@ Params = Mapping[str, Any]
 
 SEE = "reference/errors.md#moe"
 MOST_EXPERTS = 2**16
+POLICIES = ("overflow", "drop", "pad")
+LOAD_BALANCE = 0.01
 SCORES = ("softmax", "sigmoid", "sqrt_softplus")
 
 BIAS_CORRECTION: Schema = {
@@ -60,6 +62,23 @@ BALANCE: Schema = {
     "additionalProperties": False,
 }
 
+ROUTING: Schema = {
+    "type": "object",
+    "description": "Who chooses the experts.",
+    "default": {},
+    "properties": {
+        "type": choice(
+            "learned: the router; hash: a hash of the token's id, once and for all, so that the router only weighs.",
+            ("learned", "hash"),
+            "learned",
+        ),
+        "hash_salt": integer(
+            "Chooses among hashes: layers with another salt choose other experts.", 0, minimum=0, maximum=2**31 - 1
+        ),
+    },
+    "additionalProperties": False,
+}
+
 WORDS: Schema = {
     "experts": integer("Experts that a router chooses from.", minimum=1, maximum=MOST_EXPERTS),
     "top_k": integer("Experts that a token passes through; at most experts.", minimum=1, maximum=MOST_EXPERTS),
@@ -84,7 +103,24 @@ WORDS: Schema = {
         maximum=2**24,
     ),
     "n_groups": integer("Groups of neighbouring experts, for balance.group_limit.", 1, minimum=1, maximum=MOST_EXPERTS),
-    "load_balance_coef": number("Factor on the load-balance loss of a batch.", 0.01, minimum=0, maximum=1000),
+    "routing": ROUTING,
+    "capacity_factor": number(
+        "While training, an expert takes of the first t tokens of a sequence at most this times top_k * t / experts, "
+        "rounded up; null: as many as come.", None, nullable=True, exclusiveMinimum=0, maximum=2**16,
+    ),
+    "capacity_drop_policy": {
+        "type": ["string", "null"],
+        "enum": [*POLICIES, None],
+        "default": None,
+        "description": (
+            "What becomes of a token that an expert has no room for: overflow: it takes the next best expert that has "
+            "room; drop: it does without; pad: the same, in buffers of one size; null: drop, where there is a capacity."
+        ),
+    },
+    "load_balance_coef": number(
+        "Factor on the load-balance loss of a batch; null: 0.01, or 0 where a hash chooses.", None, nullable=True,
+        minimum=0, maximum=1000,
+    ),
     "z_loss": number("Factor on the mean square of the logits' log-sum-exp.", 0.0, minimum=0, maximum=1000),
     "balance": BALANCE,
     "bias_correction": BIAS_CORRECTION,
@@ -107,8 +143,15 @@ WORDS: Schema = {
 def resolve(params: Params, model: Mapping[str, Any]) -> Params:
     """Fills what other words decide."""
     d_expert = params["d_expert"] or model["model"]["d_ff"]
+    policy, balance = params["capacity_drop_policy"], params["load_balance_coef"]
+    if policy is None and params["capacity_factor"] is not None:
+        policy = "drop"
+    if balance is None:
+        balance = 0.0 if params["routing"]["type"] == "hash" else LOAD_BALANCE
     return {
         **params,
+        "capacity_drop_policy": policy,
+        "load_balance_coef": balance,
         "affinity": params["affinity"] or params["router"],
         "d_expert": d_expert,
         "d_shared": params["d_shared"] or params["shared_experts"] * d_expert or None,
@@ -155,6 +198,41 @@ def checks(dims: Dims, params: Params) -> Iterator[Problem]:
             msg("add shared_experts: 1, or delete d_shared"),
             SEE,
         )
+    if params["capacity_drop_policy"] is not None and params["capacity_factor"] is None:
+        yield Problem(
+            "capacity_drop_policy",
+            msg("capacity_drop_policy has a meaning only with capacity_factor"),
+            msg("add capacity_factor: 1.25, or delete capacity_drop_policy"),
+            SEE,
+        )
+    yield from routing_checks(params)
+
+
+def routing_checks(params: Params) -> Iterator[Problem]:
+    """Words that only one of the two routings knows."""
+    if params["routing"]["type"] == "learned":
+        if params["routing"]["hash_salt"]:
+            yield Problem(
+                "routing.hash_salt",
+                msg("hash_salt has a meaning only with type: hash"),
+                msg("add type: hash to routing, or delete hash_salt"),
+                SEE,
+            )
+        return
+    idle = {
+        "bias_correction.enabled": params["bias_correction"]["enabled"],
+        "balance.group_limit": params["balance"]["group_limit"],
+        "balance.sequence_aux_coef": params["balance"]["sequence_aux_coef"],
+        "load_balance_coef": params["load_balance_coef"],
+    }
+    for word, value in idle.items():
+        if value:
+            yield Problem(
+                word,
+                msg("a hash chooses the experts, so {word} can't change which", word=word),
+                msg("delete {word}, or let routing.type be learned", word=word),
+                SEE,
+            )
 
 
 def cost(dims: Dims, params: Params, element_bytes: int) -> Cost:

@@ -1,9 +1,9 @@
 """A mixture of gated experts: each token passes through the few that its router chooses, and through shared ones.
 
 For the logits z = W x, in float32 at least: s = router(z) chooses, with a correction b where there is one, the `top_k`
-experts of largest s + b; a = affinity(z) weighs them, divided by its sum over the chosen where that is asked for, times
-`routed_scale`. y = Σ_chosen a_e · down_e(act(gate_e x) ⊙ up_e x) + shared(x). No token is ever dropped, and none sees
-another.
+experts of largest s + b, or a hash of the token's id does; a = affinity(z) weighs them, divided by its sum over the
+chosen where that is asked for, times `routed_scale`. y = Σ_chosen a_e · down_e(act(gate_e x) ⊙ up_e x) + shared(x).
+While training, experts may have a capacity; else no token is ever dropped, and none sees another.
 
 Shapes: (batch, time, d_model) -> (batch, time, d_model); experts' weights (experts, out, in)
 Cost:   experts·d_model for the router, 3·d_model·d_expert for each expert, 3·d_model·d_shared for the shared ones; a
@@ -21,7 +21,9 @@ from transformers import initialization
 
 from eulerstack.hf.tables import ByName
 from eulerstack_mixers.modules.activations import ACTIVATIONS
+from eulerstack_mixers.modules.expert_capacity import CAPACITY_POLICIES
 from eulerstack_mixers.modules.grouped import grouped_linear
+from eulerstack_mixers.modules.hash_routing import FIXED_ROUTES
 
 
 def softmax_affinity(logits: torch.Tensor) -> torch.Tensor:
@@ -40,6 +42,8 @@ AFFINITIES: ByName = {
     "sigmoid": torch.sigmoid,
     "sqrt_softplus": sqrt_softplus_affinity,
 }
+# Above every value of a router; whole numbers below it are exact in float32.
+FIXED_RANK = 2.0**20
 
 
 class ExpertRouter(nn.Module):
@@ -61,12 +65,31 @@ class ExpertRouter(nn.Module):
         corrected = params["bias_correction"]["enabled"]
         self.bias: torch.Tensor | None
         self.register_buffer("bias", torch.zeros(self.n_experts, dtype=torch.float32) if corrected else None)
+        # The experts of every token id where they are fixed, (vocab_size, top_k).
+        self.routing = params["routing"]
+        self.table: torch.Tensor | None
+        fixed = self.routing["type"] in FIXED_ROUTES
+        size = (config.vocab_size, self.top_k)
+        self.register_buffer("table", torch.zeros(size, dtype=torch.long) if fixed else None)
 
     def initialize(self, initializer_range: float) -> None:
         std = initializer_range if self.init_std is None else self.init_std
         initialization.normal_(self.weight, mean=0.0, std=std)
         if self.bias is not None:
             initialization.zeros_(self.bias)
+        if self.table is not None:
+            initialization.copy_(self.table, self.fixed_experts(self.table.shape[0]))
+
+    def fixed_experts(self, vocab_size: int) -> torch.Tensor:
+        """The experts of every token id, (vocab_size, top_k)."""
+        fixed = FIXED_ROUTES[self.routing["type"]]
+        return fixed(torch.arange(vocab_size), self.routing["hash_salt"], self.n_experts, self.top_k)
+
+    def resize_vocabulary(self, vocab_size: int) -> None:
+        """Gives new token ids their experts; those of the old ones stay."""
+        if self.table is not None:
+            more = self.fixed_experts(vocab_size).to(self.table.device)[self.table.shape[0] :]
+            self.table = torch.cat((self.table, more))[:vocab_size]
 
     def _apply(self, fn: Any, recurse: bool = True) -> "ExpertRouter":
         before = self.bias
@@ -75,24 +98,38 @@ class ExpertRouter(nn.Module):
             self.bias = before.to(self.bias.device)
         return self
 
-    def forward(self, hidden_states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """(tokens, d_model) -> logits (tokens, experts), weights and indices of the chosen, (tokens, top_k) each."""
+    def forward(
+        self, hidden_states: torch.Tensor, token_ids: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """(tokens, d_model), ids (tokens) -> logits (tokens, experts); weights and indices of the chosen, both (tokens,
+        top_k)."""
         precise = torch.promote_types(hidden_states.dtype, torch.float32)
         states = hidden_states.to(precise)
         if self.training and self.jitter > 0.0:
             states = states * torch.empty_like(states).uniform_(1.0 - self.jitter, 1.0 + self.jitter)
         logits = nn.functional.linear(states, self.weight.to(precise))
-        choice = self.scores(logits)
-        if self.bias is not None:
-            choice = choice + self.bias.to(precise)
-        if self.group_limit is not None:
-            choice = choice.masked_fill(~self.allowed(choice), -torch.inf)
-        chosen = choice.topk(self.top_k, dim=-1).indices
+        chosen = self.ranking(logits, token_ids).topk(self.top_k, dim=-1).indices
         return logits, self.weigh(logits, chosen), chosen
 
-    def weigh(self, logits: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
-        """The weights of the chosen experts, (tokens, top_k)."""
+    def ranking(self, logits: torch.Tensor, token_ids: torch.Tensor | None) -> torch.Tensor:
+        """(tokens, experts): the larger, the sooner an expert is chosen; -inf where it must not be."""
+        choice = self.scores(logits)
+        if self.bias is not None:
+            choice = choice + self.bias.to(logits.dtype)
+        if self.group_limit is not None:
+            choice = choice.masked_fill(~self.allowed(choice), -torch.inf)
+        if self.table is not None:
+            if token_ids is None:
+                raise ValueError("experts are chosen by token ids here: give input_ids, beside inputs_embeds too")
+            ranks = FIXED_RANK - torch.arange(self.top_k, device=logits.device, dtype=logits.dtype)
+            choice = choice.scatter(-1, self.table[token_ids], ranks.expand(logits.shape[0], -1))
+        return choice
+
+    def weigh(self, logits: torch.Tensor, chosen: torch.Tensor, taken: torch.Tensor | None = None) -> torch.Tensor:
+        """The weights of the chosen experts, (tokens, top_k); those that are not `taken` weigh nothing."""
         weights = self.affinity(logits).gather(-1, chosen)
+        if taken is not None:
+            weights = weights * taken
         if self.normalize:
             weights = weights / (weights.sum(-1, keepdim=True) + 1e-20)
         return weights * self.routed_scale
@@ -122,17 +159,37 @@ class Experts(nn.Module):
         for weight in (self.gate_up_proj, self.down_proj):
             initialization.normal_(weight, mean=0.0, std=initializer_range)
 
-    def forward(self, hidden_states: torch.Tensor, weights: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
-        """hidden_states (tokens, d_model), weights and chosen (tokens, top_k) -> (tokens, d_model)."""
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        weights: torch.Tensor,
+        chosen: torch.Tensor,
+        taken: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """hidden_states (tokens, d_model), weights and chosen (tokens, top_k) -> (tokens, d_model).
+
+        Where `taken` (tokens, top_k) is given, the others are left out.
+        """
         flat = chosen.flatten()
-        order = flat.argsort(stable=True)
-        tokens = order // chosen.shape[-1]
         numbers = torch.arange(self.n_experts, device=flat.device)
-        ends = (flat.unsqueeze(-1) == numbers).sum(0).cumsum(0).int()
+        if taken is None:
+            order = flat.argsort(stable=True)
+            sizes = (flat.unsqueeze(-1) == numbers).sum(0)
+        else:
+            left = taken.flatten()
+            order = flat.masked_fill(~left, self.n_experts).argsort(stable=True)[: int(left.sum())]
+            sizes = ((flat.unsqueeze(-1) == numbers) & left.unsqueeze(-1)).sum(0)
+        tokens = order // chosen.shape[-1]
+        ends = sizes.cumsum(0).int()
         gate, up = grouped_linear(hidden_states[tokens], self.gate_up_proj, ends).chunk(2, dim=-1)
         outputs = grouped_linear(self.activation(gate) * up, self.down_proj, ends)
         outputs = (outputs * weights.flatten()[order].unsqueeze(-1)).to(hidden_states.dtype)
         return torch.zeros_like(hidden_states).index_add(0, tokens, outputs)
+
+    def in_buffers(self, buffers: torch.Tensor) -> torch.Tensor:
+        """Each expert's own rows, (experts, rows, d_model) -> the same shape."""
+        gate, up = torch.bmm(buffers, self.gate_up_proj.transpose(-2, -1).to(buffers.dtype)).chunk(2, dim=-1)
+        return torch.bmm(self.activation(gate) * up, self.down_proj.transpose(-2, -1).to(buffers.dtype))
 
 
 class SharedExperts(nn.Module):
@@ -164,25 +221,48 @@ class MixtureOfExperts(nn.Module):
         self.sequence_coef = params["balance"]["sequence_aux_coef"]
         self.correction = params["bias_correction"]
         self.coefficient = config.architecture["training_hints"]["router_aux_loss_coef"]
+        self.capacity_factor = params["capacity_factor"]
+        self.limited = None if self.capacity_factor is None else CAPACITY_POLICIES[params["capacity_drop_policy"]]
+        # What `begin` must be given beside `kept`.
+        self.reads_tokens = self.router.table is not None
+        self.reads_sequences = self.limited is not None
+        self.shape: torch.Size | None = None
         self.kept: torch.Tensor | None = None
+        self.token_ids: torch.Tensor | None = None
+        self.sequence_ids: torch.Tensor | None = None
         self.loss: torch.Tensor | None = None
         self.load: torch.Tensor | None = None
         self.last_load: torch.Tensor | None = None
 
-    def begin(self, kept: torch.Tensor | None) -> None:
-        """`kept` (batch, time) is 0 at padding, which counts in no loss and no load; None: there is none."""
-        self.kept, self.loss, self.load = kept, None, None
+    def begin(
+        self,
+        kept: torch.Tensor | None,
+        token_ids: torch.Tensor | None = None,
+        sequence_ids: torch.Tensor | None = None,
+    ) -> None:
+        """`kept` (batch, time) is 0 at padding, which counts in no loss and no load; None: there is none.
+
+        `token_ids` (batch, time) are there unless embeddings came in their stead, `sequence_ids` (batch or 1, time)
+        where a row is packed with several sequences.
+        """
+        self.kept, self.sequence_ids = kept, sequence_ids
+        self.token_ids = None if token_ids is None else token_ids.flatten()
+        self.loss = self.load = None
 
     def finish(self) -> tuple[torch.Tensor | None, torch.Tensor | None]:
         """While training: what is to be added to the loss, and how many tokens each expert was given."""
         report = self.loss, self.load
-        self.kept = self.loss = self.load = None
+        self.kept = self.token_ids = self.sequence_ids = self.loss = self.load = None
         return report
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         flat = hidden_states.flatten(0, -2)
-        logits, weights, chosen = self.router(flat)
-        output = self.experts(flat, weights, chosen).view_as(hidden_states)
+        logits, weights, chosen = self.router(flat, self.token_ids)
+        if self.training and self.limited is not None:
+            self.shape = hidden_states.shape[:-1]
+            output = self.limited(self, flat, logits, weights, chosen).view_as(hidden_states)
+        else:
+            output = self.experts(flat, weights, chosen).view_as(hidden_states)
         if self.shared is not None:
             output = output + self.shared(hidden_states)
         if self.training:
