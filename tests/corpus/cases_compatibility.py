@@ -111,9 +111,9 @@ CASES: list[Case] = [
         (f"{BRANCHES}.a.attention.latent_dim", "latent_dim", "latent_dim"),
     ),
     incompatible(
-        "a residual of a later version",
-        changed("type: sequential", "type: §hyper_connection"),
-        ("layer_templates.decoder.residual.type", NOT_YET, "sequential"),
+        "passes of Sinkhorn that nothing makes",
+        changed("type: sequential", "type: hyper_connection\n      hyper: {mixing: unconstrained, sinkhorn_iters: §9}"),
+        ("layer_templates.decoder.residual.hyper.sinkhorn_iters", "unconstrained", "Delete sinkhorn_iters"),
     ),
     incompatible(
         "a word of a later version",

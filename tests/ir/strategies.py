@@ -108,7 +108,17 @@ norms = st.one_of(
         optional={"position": placements, "eps": st.none() | st.floats(1e-8, 1e-2), "bias": st.booleans()},
     ),
 )
-residuals = words(type=st.sampled_from(["sequential", "parallel"]), scaling=st.floats(-4, 4) | st.integers(-4, 4))
+scaling = st.floats(-4, 4) | st.integers(-4, 4)
+streams = st.fixed_dictionaries({}, optional={"expand": st.integers(1, 4), "eps": st.floats(0, 1e-2)})
+mixings = st.fixed_dictionaries({"mixing": st.sampled_from(["birkhoff", "unconstrained", "learned_lowrank"])})
+passes = st.fixed_dictionaries({"sinkhorn_iters": st.none() | st.integers(1, 30)})
+residuals = words(type=st.sampled_from(["sequential", "parallel"]), scaling=scaling) | st.fixed_dictionaries(
+    {"type": st.just("hyper_connection")},
+    optional={
+        "scaling": scaling,
+        "hyper": st.builds(lambda own, other: {**own, **other}, streams, mixings | passes),
+    },
+)
 overrides = words(
     residual=words(scaling=st.floats(-4, 4)),
     attention=words(window=st.none() | st.integers(2, 100), attn_drop=fraction),

@@ -16,6 +16,7 @@ from eulerstack.ir import LayerIR, ModelIR, PrimitiveIR, normalize_to_ir  # noqa
 from eulerstack_mixers.reference.attention import attention  # noqa: E402
 from eulerstack_mixers.reference.ffn import gated_mlp, mlp  # noqa: E402
 from eulerstack_mixers.reference.heads import causal_lm  # noqa: E402
+from eulerstack_mixers.reference.hyper_connection import hyper_connection, join_streams  # noqa: E402
 from eulerstack_mixers.reference.latent_attention import latent_attention  # noqa: E402
 from eulerstack_mixers.reference.norms import layernorm, rmsnorm  # noqa: E402
 from eulerstack_mixers.reference.positions import frequencies, learned_positions  # noqa: E402
@@ -46,17 +47,40 @@ def layer_of(ir: ModelIR, layer: LayerIR, weights: Weights, hidden_states: Any) 
         sizes = {"n_heads": ir.model["n_heads"], "head_dim": ir.model["head_dim"]}
         return latent_attention(states, weights_of_mixer, params, alibi=alibi, **sizes)
 
+    def ffn(states: Any) -> Any:
+        block = {"mlp": mlp, "gated_mlp": gated_mlp}[layer.ffn.type]
+        return block(states, below(weights, "ffn"), layer.ffn.params["activation"])
+
     slots = {name.split(".")[0] for name in weights if name.split(".")[0].endswith("norm")}
-    return {"sequential": sequential, "parallel": parallel}[layer.residual.type](
-        hidden_states,
-        mixer,
-        lambda states: {"mlp": mlp, "gated_mlp": gated_mlp}[layer.ffn.type](
-            states, below(weights, "ffn"), layer.ffn.params["activation"]
-        ),
-        {slot: norm_of(layer.norm, below(weights, slot)) for slot in slots},
-        layer.norm.position,
-        layer.residual.params["scaling"] * ir.model["residual_multiplier"],
-    )
+    norms = {slot: norm_of(layer.norm, below(weights, slot)) for slot in slots}
+    scaling = layer.residual.params["scaling"] * ir.model["residual_multiplier"]
+    arguments = (hidden_states, mixer, ffn, norms, layer.norm.position)
+    if streams_of(layer) > 1:
+        own = below(weights, "residual")
+        return hyper_connection(*arguments, own, layer.residual.params, ir.model["norm_eps"], scaling)
+    return (parallel if layer.residual.type == "parallel" else sequential)(*arguments, scaling)
+
+
+def streams_of(layer: LayerIR) -> int:
+    return int(layer.residual.params.get("expand", 1))
+
+
+def stack_of(ir: ModelIR, weights: Weights, hidden_states: Any) -> Any:
+    """All layers, with streams made and joined where their number changes."""
+    run = -1
+    for index, layer in enumerate(ir.layers):
+        before = streams_of(ir.layers[index - 1]) if index else 1
+        if (count := streams_of(layer)) != before:
+            if before > 1:
+                hidden_states = joined(ir, weights, hidden_states, run, ir.layers[index - 1])
+            if count > 1:
+                hidden_states, run = torch.stack([hidden_states] * count, 1), run + 1
+        hidden_states = layer_of(ir, layer, below(weights, f"model.layers.{index}"), hidden_states)
+    return joined(ir, weights, hidden_states, run, ir.layers[-1]) if streams_of(ir.layers[-1]) > 1 else hidden_states
+
+
+def joined(ir: ModelIR, weights: Weights, streams: Any, run: int, last: LayerIR) -> Any:
+    return join_streams(streams, below(weights, f"model.stream_ends.{run}"), last.residual.params, ir.model["norm_eps"])
 
 
 def reference_logits(ir: ModelIR, weights: Weights, tokens: list[int]) -> Any:
@@ -65,8 +89,7 @@ def reference_logits(ir: ModelIR, weights: Weights, tokens: list[int]) -> Any:
     if ir.position.type == "learned":
         places = list(range(len(tokens)))
         hidden_states = learned_positions(hidden_states, weights["model.position.weight"], places)
-    for index, layer in enumerate(ir.layers):
-        hidden_states = layer_of(ir, layer, below(weights, f"model.layers.{index}"), hidden_states)
+    hidden_states = stack_of(ir, weights, hidden_states)
     if ir.final_norm is not None:
         hidden_states = norm_of(ir.final_norm, below(weights, "model.norm"))(hidden_states)
     scaling = ir.training_hints["scaling"]

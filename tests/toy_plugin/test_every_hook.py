@@ -69,6 +69,23 @@ def model_of(spec: dict[str, Any]) -> Any:
     return es.compile_to_hf_model(es.normalize_to_ir(spec), seed=0)
 
 
+def test_a_residual_may_have_several_streams(tmp_path: Path) -> None:
+    spec = with_word("eulerstack_residuals", 0.25)
+    spec["layer_templates"][EMA.rpartition(".")[2]]["residual"]["vendor.toy.gated"]["streams"] = 3
+    ir, model = es.normalize_to_ir(spec), model_of(spec)
+    assert sum(each.numel() for each in model.parameters()) == es.count_parameters(ir)
+    assert model.model.stream_ends is not None
+    model.eval()
+    ids = torch.arange(12)[None]
+    whole = model(ids, output_hidden_states=True)
+    assert any(states.shape[2:] == (3, model.config.hidden_size) for states in whole.hidden_states)
+    first = model(ids[:, :5], use_cache=True)
+    rest = model(ids[:, 5:], past_key_values=first.past_key_values)
+    torch.testing.assert_close(torch.cat((first.logits, rest.logits), 1), whole.logits, atol=1e-5, rtol=1e-5)
+    es.compile_to_directory(ir, tmp_path / "model", seed=0)
+    assert "class ToyStreamEnds" in (tmp_path / "model" / "modeling_eulerstack.py").read_text(encoding="utf-8")
+
+
 def parameters(model: torch.nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 

@@ -8,6 +8,7 @@ from eulerstack_mixers.declarations.branched import BRANCHED
 from eulerstack_mixers.declarations.gated_mlp import GATED_MLP
 from eulerstack_mixers.declarations.heads import CAUSAL_LM
 from eulerstack_mixers.declarations.hyena import HYENA
+from eulerstack_mixers.declarations.hyper_connection import HYPER_CONNECTION, HYPER_CONNECTION_RULES
 from eulerstack_mixers.declarations.latent_rules import LATENT_RULES
 from eulerstack_mixers.declarations.mamba import MAMBA
 from eulerstack_mixers.declarations.mlp import MLP
@@ -48,7 +49,7 @@ def eulerstack_positions() -> tuple[Primitive, ...]:
 @hookimpl
 def eulerstack_residuals() -> tuple[Primitive, ...]:
     """Rules that join a layer's branches."""
-    return RESIDUALS
+    return (*RESIDUALS, HYPER_CONNECTION)
 
 
 @hookimpl
@@ -60,7 +61,7 @@ def eulerstack_heads() -> tuple[Primitive, ...]:
 @hookimpl
 def eulerstack_rules() -> tuple[Rule, ...]:
     """Realism rules about this package's words."""
-    return (*MODEL_RULES, *LATENT_RULES, *MOE_RULES)
+    return (*MODEL_RULES, *LATENT_RULES, *MOE_RULES, *HYPER_CONNECTION_RULES)
 
 
 @hookimpl

@@ -8,8 +8,9 @@ activations, softmaxes, positions, the embedding's look-up.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 from typing import Literal
 
 from eulerstack.ir.dims import dims_of
@@ -64,6 +65,7 @@ class ModelCost:
     embedding   parameters of the token table, vocab_size · d_model
     positions   the position primitive's price (a learned table has max_seq_len · d_model parameters)
     layers      one LayerCost a layer, in order
+    stream_ends  one Cost for each run of layers with several residual streams: what joins these into one
     final_norm  parameters of the norm before the head
     head        the head's price, that of `lm_head` included; 0 parameters when it has none beside the embedding's table
     """
@@ -73,6 +75,7 @@ class ModelCost:
     layers: tuple[LayerCost, ...] = field(repr=False)
     final_norm: int
     head: Cost
+    stream_ends: tuple[Cost, ...] = ()
 
     @property
     def total(self) -> int:
@@ -132,7 +135,7 @@ class ModelCost:
         counts = Counter(map(id, self.layers))
         distinct = {id(layer): layer for layer in self.layers}
         layers = sum(counts[key] * sum(map(price, layer.parts())) for key, layer in distinct.items())
-        return layers + price(self.positions) + price(self.head)
+        return layers + price(self.positions) + price(self.head) + sum(map(price, self.stream_ends))
 
 
 def _seen(cost: Cost, context: int) -> int:
@@ -173,6 +176,7 @@ def model_cost(ir: ModelIR, registry: Registry | None = None, element_bytes: int
         layers=tuple(known[id(layer)] for layer in ir.layers),
         final_norm=0 if ir.final_norm is None else pricer.price("norm", ir.final_norm).params,
         head=pricer.head(ir),
+        stream_ends=tuple(pricer.stream_ends(ir.layers)),
     )
 
 
@@ -211,6 +215,33 @@ class _Pricer:
             self.price("mixer", layer.mixer),
             self.price("ffn", layer.ffn),
             (self.price("norm", layer.norm),) * len(slots),
-            self.price("residual", layer.residual),
+            _times(2 if residual.per_branch and has_ffn else 1, self.price("residual", layer.residual)),
             tuple(self.price("mixer", each) for each in layer.mixer.held.values()),
         )
+
+    def stream_ends(self, layers: Sequence[LayerIR]) -> Iterator[Cost]:
+        """The price of the ends of every run of layers with several streams; its last layer's residual knows it."""
+        for kind, run in groupby(layers, key=self._streams):
+            if kind is not None:
+                *_, last = run
+                residual = primitive_of(self.registry, "residual", last.residual.type)
+                price, params = residual.stream_ends_cost, last.residual.params
+                yield ask(self.registry, residual, Cost, price, self.dims, params, self.element_bytes)
+
+    def _streams(self, layer: LayerIR) -> tuple[str, int] | None:
+        """What layers of one run have in common; None for a layer with one stream."""
+        residual = primitive_of(self.registry, "residual", layer.residual.type)
+        count = ask(self.registry, residual, int, residual.streams, layer.residual.params)
+        return (layer.residual.type, count) if count > 1 else None
+
+
+def _times(count: int, cost: Cost) -> Cost:
+    """`count` times a price that keeps no state."""
+    if count == 1:
+        return cost
+    return Cost(
+        params=count * cost.params,
+        active_params=count * cost.active,
+        flops_per_token=count * cost.flops_per_token,
+        safe_params=count * cost.safe_params,
+    )

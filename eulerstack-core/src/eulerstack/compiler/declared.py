@@ -6,6 +6,7 @@
     absent         of a feed-forward block that a layer does without: true
     routes         of a feed-forward block that reports what its routing adds to the loss: true
     norms          of a residual: the names of the norms that its layer holds
+    residual_streams  of a residual with several streams: how many
     place          of a position that acts on embeddings or scores: which
     lm_head        of a head that does without the matrix of that name: false
     config_fields  of the whole: config.json's names for what primitives say
@@ -82,6 +83,13 @@ def _write_block(registry: Registry, dims: Dims, block: dict[str, Any]) -> None:
     residual = registry.get("residual", block["residual"]["type"])
     slots = ask(registry, residual, tuple, residual.norm_slots, block["norm"]["position"], has_ffn)
     block["residual"]["norms"] = list(slots)
+    if (streams := streams_of(registry, residual, block["residual"]["params"])) > 1:
+        block["residual"]["residual_streams"] = streams
+
+
+def streams_of(registry: Registry, residual: Primitive, params: Params) -> int:
+    """How many streams a residual declares. Errors: CompatibilityError that names its plugin when that fails."""
+    return ask(registry, residual, int, residual.streams, params)
 
 
 def held_nodes(node: Mapping[str, Any]) -> list[dict[str, Any]]:

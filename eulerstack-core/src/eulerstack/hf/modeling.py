@@ -29,6 +29,7 @@ from eulerstack.hf.masks import create_masks, packed_sequences, state_mask
 from eulerstack.hf.primitives import primitive_class
 from eulerstack.hf.roles import keep_in_float32, note_parameter_roles
 from eulerstack.hf.slots import first_slot, of_slots, slot_mixers, slots_of_layers
+from eulerstack.hf.streams import stream_runs
 
 
 class ScaledEmbedding(nn.Embedding):
@@ -60,7 +61,9 @@ class EulerStackDecoderLayer(GradientCheckpointingLayer):
         # None where the layer is its mixer alone.
         self.ffn: Any = None if ffn.get("absent") else primitive_class("ffn", ffn)(config, ffn["params"])
         self.routes = ffn.get("routes", False)
-        self.residual = primitive_class("residual", residual)(config, residual["params"], norm["position"])
+        self.residual = primitive_class("residual", residual)(
+            config, residual["params"], norm["position"], self.ffn is not None
+        )
         for slot in residual["norms"]:
             self.add_module(slot, primitive_class("norm", norm)(config.hidden_size, norm["params"]))
 
@@ -74,8 +77,9 @@ class EulerStackDecoderLayer(GradientCheckpointingLayer):
         token_ids: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> Any:
-        """The stream after the layer, (batch, time, d_model). A layer that routes also returns what its routing adds to
-        the loss, and its experts' load, so that a checkpointed pass hands them out once.
+        """The stream after the layer, (batch, time, d_model); several where its residual has several. A layer that routes
+        also returns what its routing adds to the loss, and its experts' load, so that a checkpointed pass hands them
+        out once.
 
         `attention_mask` and `position_embeddings` are those of the mixer's cache slot, or one of each for every mixer
         that it holds.
@@ -190,6 +194,8 @@ class EulerStackModel(EulerStackPreTrainedModel):
                 for block, slots in zip(blocks, self.slots_of_layers, strict=True)
             ]
         )
+        # Where residuals have several streams: what makes and joins them.
+        self.stream_ends: Any = stream_runs(config, blocks)
         self.routing_layers = [layer for layer in self.layers if layer.routes]
         self.reads_tokens = any(getattr(layer.ffn, "reads_tokens", False) for layer in self.routing_layers)
         self.reads_sequences = any(getattr(layer.ffn, "reads_sequences", False) for layer in self.routing_layers)
@@ -270,7 +276,9 @@ class EulerStackModel(EulerStackPreTrainedModel):
         tables = [rotary(hidden_states, position_ids) for rotary in self.rotary_embs]
         rotations = [None if rope is None else tables[rope] for rope in self.rope_of_slot]
         masks_of_slots = [masks[layer_type] for layer_type in self.layer_types]
-        for layer, slots in zip(self.layers, self.slots_of_layers, strict=True):
+        for index, (layer, slots) in enumerate(zip(self.layers, self.slots_of_layers, strict=True)):
+            if self.stream_ends is not None:
+                hidden_states = self.stream_ends.reach(hidden_states, index)
             hidden_states = layer(
                 hidden_states,
                 attention_mask=of_slots(masks_of_slots, slots),
@@ -286,6 +294,8 @@ class EulerStackModel(EulerStackPreTrainedModel):
                     router_losses.append(router_loss)
                 if load is not None:
                     layer.ffn.note_load(load)
+        if self.stream_ends is not None:
+            hidden_states = self.stream_ends.reach(hidden_states, len(self.layers))
         return StackOutput(
             last_hidden_state=self.norm(hidden_states),
             past_key_values=past_key_values,

@@ -9,7 +9,7 @@ nearest to the parameter counts. What nobody declares goes by the type of its mo
     vector     everything else, whatever its shape: biases, gates, decays, short convolutions
 
 Only by declaration: `query` (hidden, makes queries), `output` (hidden, writes to the residual stream), `router`
-(chooses experts, branches or layers: only its inputs grow), `readout` (the head's table).
+(chooses experts, branches or layers, or weighs streams: only its inputs grow), `readout` (the head's table).
 """
 
 from typing import Any

@@ -178,6 +178,11 @@ def _always(params: Params) -> bool:
     return True
 
 
+def _one_stream(params: Params) -> int:
+    """1."""
+    return 1
+
+
 def _no_features(dims: Dims, params: Params) -> Features:
     return Features()
 
@@ -213,6 +218,11 @@ class Primitive:
               all others and every FLOP of the head by `cost`
     norm_slots  (norms' position, whether there is an ffn) -> names of the norms of a layer (residuals only, and needed
               there)
+    per_branch  `cost` is that of one of a layer's branches, of which there are two, or one where there is no ffn
+              (residuals only)
+    streams   params -> how many residual streams the layer has (residuals only); where that is more than one its class
+              names the class of their ends, `stream_ends`, see docs/writing-a-plugin.md
+    stream_ends_cost  (dims, params, element_bytes) -> Cost of those ends, of which each run of layers has one
     absent      the layer has no such part (ffns only); then there is no class, and `module` is ""
     routes    the module chooses what to compute for each token and reports what that adds to the loss (ffns only): it
               has `begin`, `finish`, `note_load` and `correct`, see docs/writing-a-plugin.md
@@ -246,6 +256,9 @@ class Primitive:
     one_state: bool = False
     lm_head: Callable[[Params], bool] = _always
     norm_slots: Callable[[str, bool], tuple[str, ...]] | None = None
+    per_branch: bool = False
+    streams: Callable[[Params], int] = _one_stream
+    stream_ends_cost: Callable[[Dims, Params, int], Cost] = _free
     absent: bool = False
     routes: bool = False
     place: PositionPlace = "mixers"

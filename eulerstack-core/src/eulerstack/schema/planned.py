@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 PLANNED_TYPES: dict[str, tuple[str, ...]] = {
-    "residual": ("hyper_connection",),
     "head": ("causal_lm_mtp",),
 }
 
@@ -16,7 +15,6 @@ PLANNED_WORDS: dict[str, tuple[str, ...]] = {
     "": ("execution_modes", "transition"),
     "layer_templates.<name>": ("memory", "shape_change"),
     "layer_templates.<name>.mixer.attention": ("compression",),
-    "layer_templates.<name>.residual": ("hyper",),
     "layer_schedule[]": ("depth_gating", "parallel", "merge", "integrator"),
     "head": ("mtp",),
     "training_hints": ("differentiation_objectives",),

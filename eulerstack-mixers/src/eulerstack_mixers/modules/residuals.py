@@ -17,9 +17,9 @@ Branch = Callable[[torch.Tensor], torch.Tensor]
 
 
 class ResidualBase(nn.Module):
-    """What both residuals share: the branch's factor and its dropout."""
+    """What residuals share: the branch's factor and its dropout."""
 
-    def __init__(self, config: Any, params: dict[str, Any], norm_position: str):
+    def __init__(self, config: Any, params: dict[str, Any], norm_position: str, has_ffn: bool):
         super().__init__()
         architecture = config.architecture
         self.position = norm_position

@@ -1,6 +1,6 @@
-"""The residual `vendor.toy.gated`: each branch is added through a learned factor a channel.
+"""The residual `vendor.toy.gated`: each branch is added through learned factors, to one residual stream or to several.
 
-Cost: parameters 2·d_model, a factor a channel for each branch
+Cost: parameters streams·d_model a branch, a factor for each channel of each stream; streams more where several end
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ SCHEMA = {
     "description": "A learned factor on each channel of each branch.",
     "properties": {
         "start": {"type": "number", "default": 1.0, "description": "The factor before training."},
+        "streams": {"type": "integer", "minimum": 1, "default": 1, "description": "Residual streams."},
     },
 }
 
@@ -31,9 +32,14 @@ def gated_slots(position: str, has_ffn: bool) -> tuple[str, ...]:
     return tuple(slot.format(branch=branch) for branch in branches for slot in GATED_SLOTS[position])
 
 
-def cost(dims: Dims, params: Params, element_bytes: int) -> Cost:
-    """Two vectors of factors."""
-    return Cost(params=2 * dims.d_model)
+def branch_cost(dims: Dims, params: Params, element_bytes: int) -> Cost:
+    """The factors of one branch."""
+    return Cost(params=params["streams"] * dims.d_model)
+
+
+def ends_cost(dims: Dims, params: Params, element_bytes: int) -> Cost:
+    """The weights by which several streams are added up."""
+    return Cost(params=params["streams"], flops_per_token=2 * params["streams"] * dims.d_model)
 
 
 GATED = Primitive(
@@ -41,7 +47,10 @@ GATED = Primitive(
     kind="residual",
     summary="branches join through learned factors",
     schema=SCHEMA,
-    cost=cost,
+    cost=branch_cost,
+    per_branch=True,
+    streams=lambda params: params["streams"],
+    stream_ends_cost=ends_cost,
     norm_slots=gated_slots,
     module="eulerstack_toy.modules.residual:ToyGatedResidual",
 )
