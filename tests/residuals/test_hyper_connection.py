@@ -161,7 +161,7 @@ def test_a_model_of_streams_is_the_naive_one_forward_and_backward(mixing: str, p
 
 
 def _same(states: Any, given: Any, output: Any) -> Any:
-    """The block's output, where it is given what the model gave it; its gradient flows through the model's own graph."""
+    """The block's output, when it is given what the model gave it; gradients flow on through the model's graph."""
     torch.testing.assert_close(states, given, atol=1e-10, rtol=1e-10)
     return output
 

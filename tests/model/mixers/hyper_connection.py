@@ -42,17 +42,13 @@ VARIANTS = {f"hyper_{name}": spec(**words) for name, words in EVERY_MIXING.items
     **{f"hyper_{position}": spec(position, expand=2) for position in ("post", "output", "sandwich")},
     "hyper_one": spec(expand=1),
     "hyper_between": between(),
-    "hyper_moe": changed(
-        spec(expand=2), {"layer_templates.decoder.ffn": {"type": "moe", "experts": 5, "top_k": 2}}
-    ),
+    "hyper_moe": changed(spec(expand=2), {"layer_templates.decoder.ffn": {"type": "moe", "experts": 5, "top_k": 2}}),
 }
 TRANSFORMED = {"hyper_moe"}
 
 
 def _case(effect: str, word: str, value: Any, **hyper: Any) -> Case:
-    return Case(
-        effect, {f"{RESIDUAL}.hyper.{word}": value}, {RESIDUAL: {"type": "hyper_connection", "hyper": hyper}}
-    )
+    return Case(effect, {f"{RESIDUAL}.hyper.{word}": value}, {RESIDUAL: {"type": "hyper_connection", "hyper": hyper}})
 
 
 CASES = {

@@ -77,9 +77,9 @@ class EulerStackDecoderLayer(GradientCheckpointingLayer):
         token_ids: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> Any:
-        """The stream after the layer, (batch, time, d_model); several where its residual has several. A layer that routes
-        also returns what its routing adds to the loss, and its experts' load, so that a checkpointed pass hands them
-        out once.
+        """The stream after the layer, (batch, time, d_model), or several where its residual has several. A layer that
+        routes also returns what its routing adds to the loss, and its experts' load, so that a checkpointed pass hands
+        them out once.
 
         `attention_mask` and `position_embeddings` are those of the mixer's cache slot, or one of each for every mixer
         that it holds.

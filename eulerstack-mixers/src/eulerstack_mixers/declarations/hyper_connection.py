@@ -138,6 +138,4 @@ def _streams_rule(ir: Any) -> Iterator[Finding]:
             yield Finding("hyper_connection", what, path, layer.residual.location)
 
 
-HYPER_CONNECTION_RULES = (
-    Rule("hyper_connection", "the number of residual streams is a usual one", _streams_rule),
-)
+HYPER_CONNECTION_RULES = (Rule("hyper_connection", "the number of residual streams is a usual one", _streams_rule),)

@@ -210,7 +210,8 @@ class HyperConnectionResidual(ResidualBase):
         self, layer: Any, streams: torch.Tensor, name: str, branch: Branch, connection: StreamConnection | None
     ) -> torch.Tensor:
         """The streams after one branch; a norm after the sum normalises each by itself."""
-        norm, output_norm = getattr(layer, f"{name}_norm", None), getattr(layer, f"{name}_output_norm", None)
+        norm: Any = getattr(layer, f"{name}_norm", None)
+        output_norm: Any = getattr(layer, f"{name}_output_norm", None)
         branch_input, write, mixed = (streams, None, streams) if connection is None else connection(streams)
         output = branch(norm(branch_input) if self.position in ("pre", "sandwich") else branch_input)
         if output_norm is not None:

@@ -39,7 +39,9 @@ def token_mixing(logits: Tensor, n: int, params: Mapping[str, Any]) -> Tensor:
     if params["mixing"] == "learned_lowrank":
         return torch.eye(n, dtype=logits.dtype) + torch.outer(logits[:n], logits[n:])
     matrix = logits.view(n, n)
-    return doubly_stochastic(matrix, params["sinkhorn_iters"], params["eps"]) if params["mixing"] == "birkhoff" else matrix
+    return (
+        doubly_stochastic(matrix, params["sinkhorn_iters"], params["eps"]) if params["mixing"] == "birkhoff" else matrix
+    )
 
 
 def connect(
