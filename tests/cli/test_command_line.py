@@ -23,7 +23,9 @@ MISTAKES = {
     ("validate",): ("--preset", "eulerstack validate --preset my_model.yml"),
     ("validate", "a", "--preset", "b"): ("--preset", "eulerstack validate --preset b"),
     ("validate", "--preset"): ("--preset", "--preset VALUE"),
-    ("validate", "a", "b"): ("b", "eulerstack validate --help"),
+    ("explain", "a", "b"): ("b", "eulerstack explain --help"),
+    ("validate", "a", "--set"): ("--set", "--set VALUE"),
+    ("export-spec",): ("DIR", "eulerstack export-spec ./my_model"),
     ("validate", "a", "--max-errors", "many"): ("--max-errors", "eulerstack validate --help"),
     ("validate", "a", "--max-errors", "-1"): ("--max-errors", "eulerstack validate --help"),
     ("validate", "a", "--json=yes"): ("--json", "--json"),
@@ -107,7 +109,7 @@ def test_a_defect_is_three_lines_and_a_traceback_on_request(
 ) -> None:
     from eulerstack.cli import validate
 
-    def defective(reference: str) -> None:
+    def defective(reference: str, assignments: object) -> None:
         raise ZeroDivisionError("boom")
 
     monkeypatch.setattr(validate, "read", defective)

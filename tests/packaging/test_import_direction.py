@@ -35,10 +35,12 @@ LAYERS: dict[str, set[str]] = {
     "eulerstack.compiler": {"eulerstack.errors", "eulerstack.plugins", "eulerstack.schema", "eulerstack.ir",
                             "eulerstack.hf"},
     "eulerstack.core_plugin": {"eulerstack.errors", "eulerstack.plugins", "eulerstack.compiler.cost"},
+    "eulerstack.exported": {"eulerstack.errors", "eulerstack.dsl", "eulerstack.ir", "eulerstack.compiler"},
     "eulerstack.testing": {"eulerstack.errors", "eulerstack.dsl", "eulerstack.plugins", "eulerstack.schema",
                            "eulerstack.ir", "eulerstack.hf", "eulerstack.compiler"},
     "eulerstack.cli": {"eulerstack.errors", "eulerstack.i18n", "eulerstack.dsl", "eulerstack.plugins",
-                       "eulerstack.schema", "eulerstack.presets", "eulerstack.ir", "eulerstack.compiler"},
+                       "eulerstack.schema", "eulerstack.presets", "eulerstack.ir", "eulerstack.compiler",
+                       "eulerstack.exported"},
 }  # fmt: skip
 # Every package of plugins, the mixers' included.
 PLUGIN_LAYERS = {

@@ -15,7 +15,8 @@ INTRODUCTION = """\
 USAGE = """\
 ## Usage
 
-A spec is given as an argument or by `--preset`: a path, or the name of a preset. Results go to standard output,
+A spec is given as an argument or by `--preset`: a path, the name of a preset, or a directory that `compile` wrote.
+`validate` takes several at once. Results go to standard output,
 problems to standard error, three lines each:
 
     <Category>: <file>:<line>:<column>: <path>: <what>
@@ -24,6 +25,18 @@ problems to standard error, three lines each:
 
 All problems of a stage are shown together, at most `--max-errors` of them. Output is plain when piped; `--json` prints
 JSON where a command has it."""
+
+SET = """\
+## Set
+
+`--set PATH=VALUE` changes a spec before it is read, as if the file had said so; it may be given several times, on every
+command that reads a spec. A path has keys with dots between them, and `[number]` for an element of a list; keys that
+are not there yet are added. A value is YAML in one line, with `${…}` where a number may stand:
+
+    eulerstack explain llm_0p1b_simple --set model.d_model=512 --set 'layer_schedule[0].repeat=${2 * 3}'
+
+Messages then name the option in place of the file. A model directory that is compiled so holds the whole spec in
+canonical form, not the file's text. In Python: `es.load("llm_0p1b_simple", ["model.d_model=512"])`."""
 
 EXIT_CODES = """\
 ## Exit codes
@@ -68,6 +81,7 @@ def page() -> str:
         options_table(command),
         command_list(command),
         USAGE,
+        SET,
         EXIT_CODES,
         LANGUAGES,
         OUTPUT,

@@ -12,6 +12,7 @@ __version__ = "1.0.0"
 if TYPE_CHECKING:
     from eulerstack.compiler.compile import compile_to_directory, compile_to_hf_model
     from eulerstack.compiler.cost import count_parameters
+    from eulerstack.exported import export_spec
     from eulerstack.ir.normalizer import normalize_to_ir
     from eulerstack.presets import load
     from eulerstack.schema import validate_v2
@@ -20,6 +21,7 @@ _HOME = {
     "load": "eulerstack.presets",
     "validate_v2": "eulerstack.schema",
     "normalize_to_ir": "eulerstack.ir.normalizer",
+    "export_spec": "eulerstack.exported",
     "count_parameters": "eulerstack.compiler.cost",
     "compile_to_hf_model": "eulerstack.compiler.compile",
     "compile_to_directory": "eulerstack.compiler.compile",
@@ -30,6 +32,7 @@ __all__ = [
     "compile_to_directory",
     "compile_to_hf_model",
     "count_parameters",
+    "export_spec",
     "load",
     "normalize_to_ir",
     "validate_v2",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -69,11 +69,12 @@ def find(reference: str | Path, registry: Registry | None = None) -> Path:
     raise ValidationError([Diagnostic("ValidationError", what, fix, "reference/cli.md#presets")])
 
 
-def load(reference: str | Path) -> Spec:
+def load(reference: str | Path, assignments: Sequence[str] = ()) -> Spec:
     """The spec in a file or preset: its data after expressions, with the position of every key and value.
 
+    `assignments` change what the file says, as `--set` does: ["model.d_model=512", "layer_schedule[0].repeat=2"].
     Raises a ValidationError for a file that can't be read or is not a spec's YAML.
     """
     from eulerstack.dsl.source import load_source
 
-    return load_source(find(reference))
+    return load_source(find(reference), assignments)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +17,7 @@ from eulerstack.cli.options import (
     max_errors_option,
     preset_option,
     read,
+    set_option,
     settings,
     spec_argument,
 )
@@ -75,7 +77,16 @@ def compile_spec(
             help=_("Seed of the random weights (default: the spec's training_hints.seed)."),
         ),
     ] = None,
+    shard_size: Annotated[
+        str | None,
+        typer.Option(
+            "--shard-size",
+            metavar="SIZE",
+            help=_("Split the weights into files of at most this size, as in 2GB or 500MB (default 5GB)."),
+        ),
+    ] = None,
     force: Annotated[bool, force_option()] = False,
+    assignments: Annotated[list[str] | None, set_option()] = None,
     max_errors: Annotated[int, max_errors_option()] = DEFAULT_MAX_ERRORS,
 ) -> None:
     """Writes what was asked for, or nothing at all."""
@@ -95,7 +106,12 @@ def compile_spec(
             msg("use --print-config, or {path} for a file of that name", path="./-"),
             SEE,
         )
-    source, ir = read(reference)
+    shard_bytes = None if shard_size is None else _bytes(shard_size)
+    source, ir = read(reference, assignments)
+    if shard_bytes is not None:
+        from eulerstack.compiler.targets import refuse_other_target
+
+        refuse_other_target(ir, "--shard-size")
     if validate_only:
         _check_it_compiles(ir)
         say(_("Valid: {file}").format(file=styled(source.file, "name")))
@@ -108,7 +124,7 @@ def compile_spec(
             _keep_the_spec(path, source)
             check(path, force)
     if output is None:
-        _write_directory(source, ir, str(output_dir), seed, force)
+        _write_directory(source, ir, str(output_dir), seed, shard_bytes, force)
         return
     if output_dir is not None and Path(os.path.realpath(output)).is_relative_to(os.path.realpath(output_dir)):
         fix = msg("name a file outside {directory}", directory=output_dir)
@@ -116,8 +132,18 @@ def compile_spec(
     text = json.dumps(_config(ir, "--output"), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     with replacing_file(output, text, force):
         if output_dir is not None:
-            _write_directory(source, ir, output_dir, seed, force)
+            _write_directory(source, ir, output_dir, seed, shard_bytes, force)
     say(_("Configuration saved: {file}").format(file=styled(output, "name")))
+
+
+def _bytes(size: str) -> int:
+    """The bytes of "2GB", "500 MB" or "1000000"; raises a UsageFault for anything else."""
+    match = re.fullmatch(r"\s*(\d{1,12})\s*([kMGT]?)B?\s*", size, re.IGNORECASE)
+    number = 0 if match is None else int(match[1]) * 1000 ** " kmgt".index(match[2].lower() or " ")
+    if number < 1:
+        fix = msg("--shard-size {size}", size="2GB")
+        raise UsageFault("--shard-size", msg("a size is a number and kB, MB, GB or TB"), fix, SEE)
+    return number
 
 
 def _check_it_compiles(ir: ModelIR) -> None:
@@ -142,7 +168,9 @@ def _config(ir: ModelIR, option: str) -> dict[str, Any]:
     return compile_ir(ir)
 
 
-def _write_directory(source: Spec, ir: ModelIR, output_dir: str, seed: int | None, force: bool) -> None:
+def _write_directory(
+    source: Spec, ir: ModelIR, output_dir: str, seed: int | None, shard_bytes: int | None, force: bool
+) -> None:
     from eulerstack.compiler.compile import compile_to_directory
     from eulerstack.compiler.cost import count_parameters
     from eulerstack.compiler.targets import HUGGINGFACE
@@ -153,8 +181,9 @@ def _write_directory(source: Spec, ir: ModelIR, output_dir: str, seed: int | Non
             output_dir,
             seed=ir.training_hints["seed"] if seed is None else seed,
             force=force,
-            spec_text=source.text,
+            spec_text=None if source.assigned else source.text,
             spec_dir=Path(source.file).parent,
+            max_shard_bytes=shard_bytes,
         )
     target = ir.compatibility["compile_target"]
     if target == HUGGINGFACE:

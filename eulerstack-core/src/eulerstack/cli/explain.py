@@ -13,6 +13,7 @@ from eulerstack.cli.options import (
     max_errors_option,
     preset_option,
     read,
+    set_option,
     settings,
     spec_argument,
 )
@@ -40,12 +41,13 @@ UNBROKEN = "\u00a0"
 def explain(
     spec: Annotated[str | None, spec_argument()] = None,
     preset: Annotated[str | None, preset_option()] = None,
+    assignments: Annotated[list[str] | None, set_option()] = None,
     max_errors: Annotated[int, max_errors_option()] = DEFAULT_MAX_ERRORS,
     as_json: Annotated[bool, json_option()] = False,
 ) -> None:
     """Prints sizes, templates, schedule, parameters, FLOPs and cache bytes, then a table of the layers."""
     settings.max_errors = max_errors
-    source, ir = read(chosen(spec, preset, "explain"))
+    source, ir = read(chosen(spec, preset, "explain"), assignments)
     data = describe(source, ir)
     if as_json:
         say_json(data)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -12,6 +13,8 @@ from eulerstack.errors import msg
 from eulerstack.i18n import gettext as _
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from eulerstack.dsl.source import Spec
     from eulerstack.ir.types import ModelIR
 
@@ -28,12 +31,16 @@ settings = Settings()
 
 def spec_argument() -> Any:
     """The spec as a positional argument."""
-    return typer.Argument(metavar="SPEC", help=_("A spec file, or a preset's name; the same as --preset."))
+    return typer.Argument(
+        metavar="SPEC", help=_("A spec file, a preset's name, or a compiled directory; the same as --preset.")
+    )
 
 
 def preset_option() -> Any:
     """`--preset/-p`."""
-    return typer.Option("--preset", "-p", metavar="SPEC", help=_("A spec file, or a preset's name."))
+    return typer.Option(
+        "--preset", "-p", metavar="SPEC", help=_("A spec file, a preset's name, or a compiled directory.")
+    )
 
 
 def json_option() -> Any:
@@ -44,6 +51,15 @@ def json_option() -> Any:
 def force_option() -> Any:
     """`--force`."""
     return typer.Option("--force", help=_("Replace what is already there."))
+
+
+def set_option() -> Any:
+    """`--set`."""
+    return typer.Option(
+        "--set",
+        metavar="PATH=VALUE",
+        help=_("Change the spec before it is read, as in model.d_model=512; may be given several times."),
+    )
 
 
 def max_errors_option() -> Any:
@@ -70,10 +86,20 @@ def chosen(argument: str | None, option: str | None, command: str) -> str:
     return reference
 
 
-def read(reference: str) -> tuple[Spec, ModelIR]:
-    """The spec that `reference` names and its complete IR; raises the diagnostics of the first stage that fails."""
+def read(reference: str, assignments: Sequence[str] | None = None) -> tuple[Spec, ModelIR]:
+    """The spec that `reference` names (a file, a preset, a compiled directory) and its complete IR.
+
+    `assignments` are the values of `--set`. Raises the diagnostics of the first stage that fails.
+    """
     from eulerstack.ir.normalizer import normalize_to_ir
     from eulerstack.presets import load
 
-    spec = load(reference)
+    folder = Path(reference)
+    if folder.is_dir():
+        from eulerstack.exported import export_spec, is_compiled
+
+        if is_compiled(folder):
+            spec = export_spec(folder, assignments or ())
+            return spec, normalize_to_ir(spec)
+    spec = load(reference, assignments or ())
     return spec, normalize_to_ir(spec)

@@ -13,8 +13,8 @@ from eulerstack.cli.options import (
     max_errors_option,
     preset_option,
     read,
+    set_option,
     settings,
-    spec_argument,
 )
 from eulerstack.cli.terminal import long_count, say, say_json, styled
 from eulerstack.errors import Diagnostic, EulerStackError, Finding
@@ -26,33 +26,52 @@ if TYPE_CHECKING:
 
 
 def validate(
-    spec: Annotated[str | None, spec_argument()] = None,
+    specs: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="SPEC...",
+            help=_("Spec files, presets' names or compiled directories; one may be given by --preset instead."),
+        ),
+    ] = None,
     preset: Annotated[str | None, preset_option()] = None,
     report: Annotated[
         bool, typer.Option("--report", help=_("Add sizes, and warnings about what is legal but unusual."))
     ] = False,
+    assignments: Annotated[list[str] | None, set_option()] = None,
     max_errors: Annotated[int, max_errors_option()] = DEFAULT_MAX_ERRORS,
     validate_only: Annotated[
         bool, typer.Option("--validate-only", help=_("Accepted for symmetry with compile; this command never writes."))
     ] = False,
     as_json: Annotated[bool, json_option()] = False,
 ) -> None:
-    """Prints a verdict, and under `--report` what the realism rules found."""
+    """Prints a verdict on every spec, and under `--report` what the realism rules found.
+
+    The problems of all specs are raised together, after the verdicts on those that have none.
+    """
     settings.max_errors = max_errors
-    reference = chosen(spec, preset, "validate")
-    try:
-        source, ir = read(reference)
-    except EulerStackError as error:
+    several = len(specs or ()) > 1 and preset is None
+    references = list(specs or ()) if several else [chosen(specs[0] if specs else None, preset, "validate")]
+    verdicts: list[dict[str, Any]] = []
+    failures: list[EulerStackError] = []
+    for reference in references:
+        try:
+            source, ir = read(reference, assignments)
+        except EulerStackError as error:
+            failures.append(error)
+            problems = [diagnostic_data(each) for each in error.diagnostics]
+            verdicts.append({"valid": False, **({"file": reference} if several else {}), "diagnostics": problems})
+            continue
+        findings = _findings(source, ir) if report else []
         if as_json:
-            say_json({"valid": False, "diagnostics": [diagnostic_data(each) for each in error.diagnostics]})
-        raise
-    findings = _findings(source, ir) if report else []
+            verdicts.append(_data(source.file, ir, findings, report))
+            continue
+        say(_("Valid: {file}").format(file=styled(source.file, "name")))
+        if report:
+            _print_report(ir, findings)
     if as_json:
-        say_json(_data(source.file, ir, findings, report))
-        return
-    say(_("Valid: {file}").format(file=styled(source.file, "name")))
-    if report:
-        _print_report(ir, findings)
+        say_json({"valid": not failures, "files": verdicts} if several else verdicts[0])
+    if failures:
+        raise EulerStackError([each for error in failures for each in error.diagnostics])
 
 
 def _findings(source: Spec, ir: ModelIR) -> list[Finding]:

@@ -178,17 +178,21 @@ def compile_to_directory(
     force: bool = False,
     spec_text: str | None = None,
     spec_dir: Path | None = None,
+    max_shard_bytes: int | None = None,
 ) -> Path:
     """Writes what the spec's `compile_target` makes of `ir`, and returns the directory.
 
     The target `huggingface` makes a model directory that loads where eulerstack is not installed. `spec_text` is the
     source, kept as `spec.yml` there (default: the IR printed); names of tokenizer files are looked up from `spec_dir`.
+    `max_shard_bytes`, for that target alone, splits weights of more bytes into files of at most that many, but for a
+    tensor that alone has more (default 5·10⁹).
     Errors: CompileError when the output can't be written, exists and is not empty and `force` is false, or when the
     target fails.
     """
     text = print_ir(ir) if spec_text is None else spec_text
     chosen = resolve_seed(ir, seed)
-    return write_target(ir, Path(output_dir), seed=chosen, spec_text=text, spec_dir=spec_dir, force=force)
+    own = {} if max_shard_bytes is None else {"max_shard_bytes": max_shard_bytes}
+    return write_target(ir, Path(output_dir), seed=chosen, spec_text=text, spec_dir=spec_dir, force=force, **own)
 
 
 def resolve_seed(ir: ModelIR, seed: int | None) -> int:

@@ -6,16 +6,26 @@ permissions that the process's umask gives to what it makes. Torch-free.
 
 from __future__ import annotations
 
+import ctypes
+import glob
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from eulerstack.errors import CompileError, Diagnostic, Message, msg
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 SEE = "reference/errors.md#output"
+UNFINISHED = ".partial"
+# Of Linux's renameat2.
+AT_WORKING_DIRECTORY, EXCHANGE = -100, 2
 
 
 def refusal(path: Path | str, what: Message, fix: Message) -> CompileError:
@@ -58,17 +68,22 @@ def check_file(path: Path | str, force: bool) -> None:
 def replacing_directory(path: Path | str, force: bool) -> Iterator[Path]:
     """An empty directory that takes the place of `path` when the block ends well, and vanishes when it doesn't.
 
+    A process that is killed leaves it behind, hidden; the next that writes to the same place takes it away.
     Errors: CompileError as `check_directory` raises, or when the file system refuses.
     """
     place = Path(os.path.realpath(path))
+    made = [parent for parent in (place.parent, *place.parent.parents) if not parent.exists()]
     temporary: Path | None = None
+    lock: int | None = None
     try:
         check_directory(path, force)
         place.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{place.name[:40]}.", suffix=".partial", dir=place.parent))
+        sweep(place)
+        temporary, lock = _unfinished(place)
         os.chmod(temporary, 0o777 & ~umask())
         yield temporary
         _swap(temporary, place)
+        made = []
     except OSError as error:
         raise refusal(
             path,
@@ -78,13 +93,64 @@ def replacing_directory(path: Path | str, force: bool) -> Iterator[Path]:
     finally:
         if temporary is not None and temporary.exists():
             shutil.rmtree(temporary, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
+        for parent in made:
+            # One that holds something by now is somebody's.
+            with suppress(OSError):
+                parent.rmdir()
+
+
+def _unfinished(place: Path) -> tuple[Path, int | None]:
+    """A new hidden directory beside `place`, and its mark as being in use."""
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=_prefix(place), suffix=UNFINISHED, dir=place.parent))
+        try:
+            mark = in_use(folder)
+        except FileNotFoundError:
+            # Another process has swept it away before it was marked.
+            continue
+        if mark is not None or fcntl is None:
+            return folder, mark
+
+
+def _prefix(place: Path) -> str:
+    return f".{place.name[:40]}."
+
+
+def in_use(folder: Path) -> int | None:
+    """Marks a directory as this process's until the file descriptor returned is closed or the process ends.
+
+    None where the system has no such marks.
+    """
+    if fcntl is None:
+        return None
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def sweep(place: Path) -> None:
+    """Removes what processes that were killed have left of `place`; what a living one is at work on stays."""
+    for left in place.parent.glob(f"{glob.escape(_prefix(place))}????????{UNFINISHED}"):
+        mark = in_use(left) if left.is_dir() and not left.is_symlink() else None
+        if mark is not None:
+            shutil.rmtree(left, ignore_errors=True)
+            os.close(mark)
 
 
 def _swap(temporary: Path, place: Path) -> None:
+    """Puts a directory in its place; one that was there takes the temporary name, in the same step where possible."""
     if not place.exists():
         temporary.rename(place)
         return
-    old = Path(tempfile.mkdtemp(prefix=f".{place.name[:40]}.", suffix=".old", dir=place.parent)) / place.name
+    if _exchange(temporary, place):
+        return
+    old = Path(tempfile.mkdtemp(prefix=_prefix(place), suffix=UNFINISHED, dir=place.parent)) / place.name
     place.rename(old)
     try:
         temporary.rename(place)
@@ -93,6 +159,15 @@ def _swap(temporary: Path, place: Path) -> None:
         raise
     finally:
         shutil.rmtree(old.parent, ignore_errors=True)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Whether the two names could be exchanged at once, which Linux can on most file systems."""
+    try:
+        rename = ctypes.CDLL(None).renameat2
+    except (AttributeError, OSError, TypeError):
+        return False
+    return rename(AT_WORKING_DIRECTORY, os.fsencode(one), AT_WORKING_DIRECTORY, os.fsencode(other), EXCHANGE) == 0
 
 
 @contextmanager
@@ -105,7 +180,7 @@ def replacing_file(path: Path | str, text: str, force: bool) -> Iterator[None]:
     temporary = ""
     try:
         check_file(path, force)
-        handle, temporary = tempfile.mkstemp(dir=place.parent, prefix=f".{place.name[:40]}.", suffix=".part")
+        handle, temporary = tempfile.mkstemp(dir=place.parent, prefix=_prefix(place), suffix=".part")
         with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
             file.write(text)
         os.chmod(temporary, 0o666 & ~umask())

@@ -44,18 +44,19 @@ def target_of(ir: ModelIR) -> Target:
 
 
 def write_target(
-    ir: ModelIR, output_dir: Path, *, seed: int, spec_text: str, spec_dir: Path | None, force: bool
+    ir: ModelIR, output_dir: Path, *, seed: int, spec_text: str, spec_dir: Path | None, force: bool, **own: Any
 ) -> Path:
     """Has the spec's target fill a new directory, which then takes the place of `output_dir`; returns that.
 
-    Errors: CompileError when the output may not or can't be written, when the target refuses, fails, or writes nothing.
+    `own` are words of the target huggingface alone. Errors: CompileError when the output may not or can't be written,
+    when the target refuses, fails, or writes nothing.
     """
     target = target_of(ir)
     with replacing_directory(output_dir, force) as folder:
         compiled_extensions(ir)
         function = load_target(target)
         try:
-            function(ir, folder, seed=seed, spec_text=spec_text, spec_dir=spec_dir)
+            function(ir, folder, seed=seed, spec_text=spec_text, spec_dir=spec_dir, **own)
         except EulerStackError:
             raise
         # The code is a plugin's and may raise anything; the user needs the plugin's name.
@@ -84,13 +85,13 @@ def load_target(target: Target) -> Callable[..., Any]:
 
 
 def refuse_other_target(ir: ModelIR, option: str) -> None:
-    """Raises a CompileError where `option` shows what only the HuggingFace target makes, and the spec has another."""
+    """Raises a CompileError where the spec has another target than huggingface, which alone knows `option`."""
     name = target_of(ir).name
     if name != HUGGINGFACE:
         raise refusal(
             option,
-            msg("the runtime configuration is part of the target huggingface, but compile_target is {name}", name=name),
-            msg("Use --output-dir, or type compile_target: huggingface"),
+            msg("this belongs to the target huggingface, but compile_target is {name}", name=name),
+            msg("Use --output-dir without it, or type compile_target: huggingface"),
         )
 
 

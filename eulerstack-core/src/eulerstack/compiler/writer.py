@@ -27,7 +27,7 @@ from eulerstack.compiler.compile import (
 )
 from eulerstack.compiler.output import replacing_directory
 from eulerstack.compiler.tokenizer import copy_tokenizer
-from eulerstack.compiler.weights import write_weights
+from eulerstack.compiler.weights import MAX_SHARD_BYTES, write_weights
 from eulerstack.ir.printer import print_ir
 from eulerstack.ir.types import ModelIR
 from eulerstack.plugins.manager import get_registry
@@ -51,9 +51,19 @@ __all__ = ["EulerStackConfig"]
 '''
 
 
-def write_huggingface(ir: ModelIR, folder: Path, *, seed: int, spec_text: str, spec_dir: Path | None) -> None:
+def write_huggingface(
+    ir: ModelIR,
+    folder: Path,
+    *,
+    seed: int,
+    spec_text: str,
+    spec_dir: Path | None,
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+) -> None:
     """The target `huggingface`: a model directory with random weights. Its contract is `Target`'s."""
-    fill_directory(ir, folder, iter_initial(ir, seed), seed=seed, spec_text=spec_text, spec_dir=spec_dir)
+    weights = iter_initial(ir, seed)
+    words: dict[str, Any] = {"seed": seed, "spec_text": spec_text, "spec_dir": spec_dir}
+    fill_directory(ir, folder, weights, max_shard_bytes=max_shard_bytes, **words)
 
 
 def write_directory(
@@ -81,6 +91,7 @@ def fill_directory(
     special_tokens: Mapping[str, Any] | None = None,
     pad_learns: bool = False,
     dtypes: Mapping[str, str] | None = None,
+    max_shard_bytes: int = MAX_SHARD_BYTES,
     source: str = "random initialisation",
 ) -> None:
     """Writes `tensors` and everything that makes them a model into the empty directory `folder`.
@@ -89,7 +100,7 @@ def fill_directory(
     for weights that come from elsewhere the one that `dtypes` says. `extra_files` are copied as they are and win over
     generated ones (an imported tokenizer, a generation config); `special_tokens` are config words such as eos_token_id.
     With `pad_learns` the pad token is named to `generate` alone, because in config.json it would exempt its embedding
-    from training.
+    from training. Weights of more than `max_shard_bytes` are split into several files.
     Errors: CompileError when a tensor is missing or misshapen, or the pad token has no embedding.
     """
     config = compile_ir(ir)
@@ -106,7 +117,7 @@ def fill_directory(
     _write_json(folder / "config.json", {**config, "transformers_version": version("transformers")})
     write_source(ir, folder)
     (folder / "spec.yml").write_text(print_ir(ir) if spec_text is None else spec_text, encoding="utf-8")
-    write_weights(folder, tensors, expected_weights(ir), dtypes or weight_dtypes(ir))
+    write_weights(folder, tensors, expected_weights(ir), dtypes or weight_dtypes(ir), max_shard_bytes)
     _write_json(
         folder / "provenance.json",
         {

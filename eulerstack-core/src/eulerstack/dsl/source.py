@@ -10,18 +10,17 @@ from __future__ import annotations
 
 import math
 import os
-import stat
-from collections.abc import Callable, Mapping
-from pathlib import Path as FilePath
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import yaml
 
+from eulerstack.dsl.assignments import assign
 from eulerstack.dsl.compose import Composer, Entry, Node, TooMuch
+from eulerstack.dsl.files import fail, read_bytes, too_large
 from eulerstack.dsl.limits import MAX_BYTES, MAX_DEPTH, MAX_NODES, MAX_NUMBER_CHARACTERS
 from eulerstack.dsl.paths import Path, dotted, parent, plain, show
 from eulerstack.dsl.resolve import resolve
-from eulerstack.dsl.suggest import nearest
 from eulerstack.dsl.syntax import add_syntax_error, check_characters, check_texts
 from eulerstack.errors import Collector, Location, Message, msg
 
@@ -44,30 +43,38 @@ class Spec(dict[str, Any]):
         raw: Mapping[str, Any] | None = None,
         marks: Mapping[Path, Mark] | None = None,
         key_marks: Mapping[Path, Mark] | None = None,
+        files: Mapping[Path, str] | None = None,
     ):
         super().__init__(data)
         self.file, self.text = file, text
         self.raw: Mapping[str, Any] = data if raw is None else raw
         self._marks: Mapping[Path, Mark] = marks or {}
         self._key_marks: Mapping[Path, Mark] = key_marks or {}
+        # What stands for the file where a part does not come from the spec's own text.
+        self._files: Mapping[Path, str] = files or {}
         self._by_text: dict[str, Location] | None = None
+
+    @property
+    def assigned(self) -> bool:
+        """Whether some part does not come from the spec's own text."""
+        return bool(self._files)
 
     @property
     def positions(self) -> dict[Path, Location]:
         """The place of every part by its path: of a scalar its value's, of a mapping or list that of its key."""
-        return {path: self._location(mark) for path, mark in self._marks.items()}
+        return {path: self._location(path, mark) for path, mark in self._marks.items()}
 
     @property
     def key_positions(self) -> dict[Path, Location]:
         """The place of every key, by the path of its value."""
-        return {path: self._location(mark) for path, mark in self._key_marks.items()}
+        return {path: self._location(path, mark) for path, mark in self._key_marks.items()}
 
     def locate(self, path: str) -> Location | None:
         """The place of a path ("layer_schedule[0].template"), or of its nearest ancestor; None without a file."""
         if not self._marks:
             return None
         if self._by_text is None:
-            locations = {part: self._location(mark) for part, mark in self._marks.items()}
+            locations = self.positions
             self._by_text = {plain(part): location for part, location in locations.items()}
             self._by_text |= {dotted(part): location for part, location in locations.items()}
         while path not in self._by_text:
@@ -77,22 +84,25 @@ class Spec(dict[str, Any]):
     def locate_key(self, path: Path) -> Location | None:
         """The place of the key whose value has this path; None where there is none."""
         mark = self._key_marks.get(path)
-        return self._location(mark) if mark else None
+        return self._location(path, mark) if mark else None
 
-    def _location(self, mark: Mark) -> Location:
-        return Location(self.file, *mark)
+    def _location(self, path: Path, mark: Mark) -> Location:
+        return Location(self._files.get(path, self.file), *mark)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Spec, (dict(self), self.file, self.text, self.raw, self._marks, self._key_marks)
+        return Spec, (dict(self), self.file, self.text, self.raw, self._marks, self._key_marks, self._files)
 
 
-def load_source(path: str | os.PathLike[str]) -> Spec:
-    """Reads a spec from a UTF-8 file. Raises ValidationError for a file that can't be read or isn't a spec's text."""
+def load_source(path: str | os.PathLike[str], assignments: Sequence[str] = ()) -> Spec:
+    """Reads a spec from a UTF-8 file. Raises ValidationError for a file that can't be read or isn't a spec's text.
+
+    `assignments`, such as "model.d_model=512", change what the file says.
+    """
     file = os.fspath(path)
-    data = _read(file)
+    data = read_bytes(file)
     problems = Collector("ValidationError")
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        _fail(
+        fail(
             file, msg("the file is in UTF-16, not UTF-8"), msg("Save the file as UTF-8"), "reference/errors.md#encoding"
         )
     try:
@@ -108,15 +118,15 @@ def load_source(path: str | os.PathLike[str]) -> Spec:
             Location(file, data.count(b"\n", 0, error.start) + 1, column),
         )
         problems.raise_if_any()
-    return parse_text(text, file)
+    return parse_text(text, file, assignments)
 
 
-def parse_text(text: str, file: str) -> Spec:
+def parse_text(text: str, file: str, assignments: Sequence[str] = ()) -> Spec:
     """A spec from its text; `file` is the name that messages show. Raises ValidationError with every problem found."""
     text = text.removeprefix("\ufeff")
     problems = Collector("ValidationError")
     if len(text) > MAX_BYTES:
-        _too_large(file)
+        too_large(file)
     root: Node | None = None
     if check_characters(text, file, problems):
         try:
@@ -132,13 +142,16 @@ def parse_text(text: str, file: str) -> Spec:
         raise AssertionError("a document without a mapping has a problem")
     marks: dict[Path, Mark] = {}
     key_marks: dict[Path, Mark] = {}
+    files: dict[Path, str] = {}
     raw = _data(root, (), (root.line, root.column), marks, key_marks)
-    bare = Spec(raw, file, text, raw, marks, key_marks)
+    if assignments:
+        assign(raw, marks, key_marks, files, assignments, problems)
+    bare = Spec(raw, file, text, raw, marks, key_marks, files)
     problems.locate = bare.locate
     check_texts(raw, problems)
     data = resolve(raw, problems, _offset_locator(bare))
     problems.raise_if_any()
-    return Spec(data, file, text, raw, marks, key_marks)
+    return Spec(data, file, text, raw, marks, key_marks, files)
 
 
 def as_spec(data: Mapping[str, Any]) -> Spec:
@@ -154,9 +167,7 @@ def as_spec(data: Mapping[str, Any]) -> Spec:
     problems.raise_if_any()
     check_texts(raw, problems)
     if not isinstance(raw, dict):
-        _fail(
-            "", msg("a spec must be a mapping, not {value}", value=show(raw)), _BEGIN, "reference/errors.md#top-level"
-        )
+        fail("", msg("a spec must be a mapping, not {value}", value=show(raw)), _BEGIN, "reference/errors.md#top-level")
     resolved = resolve(raw, problems, lambda path, offset: None)
     problems.raise_if_any()
     return Spec(resolved, raw=raw)
@@ -165,75 +176,12 @@ def as_spec(data: Mapping[str, Any]) -> Spec:
 _BEGIN = msg("Begin the file with: schema_version: 1")
 
 
-def _read(file: str) -> bytes:
-    if _is_named_pipe(file):
-        _fail(
-            file,
-            msg("this is a pipe with a name, which may never end"),
-            msg("Type the path of a regular file, or read from /dev/stdin"),
-            "reference/errors.md#file",
-        )
-    try:
-        with open(file, "rb") as stream:
-            data = stream.read(MAX_BYTES + 1)
-    except IsADirectoryError:
-        _fail(file, msg("this is a directory, not a file"), _fix_directory(file), "reference/errors.md#file")
-    except (FileNotFoundError, NotADirectoryError):
-        near = _neighbour(file)
-        fix = msg("Type {file}", file=near) if near else msg("Check the path; presets list shows the presets' names")
-        _fail(file, msg("the file does not exist"), fix, "reference/errors.md#file")
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        _fail(
-            file,
-            msg("the file can't be read: {reason}", reason=reason),
-            msg("Check the path and its rights"),
-            "reference/errors.md#file",
-        )
-    if len(data) > MAX_BYTES:
-        _too_large(file)
-    return data
-
-
-def _is_named_pipe(file: str) -> bool:
-    """Whether reading could wait for ever; the pipes of a shell, below /dev and /proc, have a writer."""
-    try:
-        return not file.startswith(("/dev/", "/proc/")) and stat.S_ISFIFO(os.stat(file).st_mode)
-    except (OSError, ValueError):
-        return False
-
-
-def _neighbour(file: str) -> str | None:
-    folder, name = os.path.split(file)
-    try:
-        near = nearest(name, os.listdir(folder or ".")[:10_000])
-    except (OSError, ValueError):
-        return None
-    return os.path.join(folder, near) if near else None
-
-
-def _fix_directory(folder: str) -> Message:
-    specs = sorted(FilePath(folder).glob("*.y*ml"))
-    if specs:
-        return msg("Type the path of a spec in it, for example {file}", file=str(specs[0]))
-    return msg("Type the path of a spec, for example {file}", file=os.path.join(folder, "model.yml"))
-
-
-def _too_large(file: str) -> None:
-    _fail(
-        file,
-        msg("the file is larger than {limit} bytes", limit=MAX_BYTES),
-        msg("Use repeat and layer_templates instead of writing layers out"),
-        "reference/errors.md#too-large",
-    )
-
-
 def _not_a_mapping(root: Node | None, file: str) -> None:
     if root is None or (root.kind == "scalar" and root.value is None):
-        _fail(file, msg("the file is empty"), _BEGIN, "reference/errors.md#top-level")
+        fail(file, msg("the file is empty"), _BEGIN, "reference/errors.md#top-level")
     elif root.kind == "sequence":
         what = msg("a spec must be a mapping, not a list")
-        _fail(
+        fail(
             file,
             what,
             msg("Delete the dash before schema_version"),
@@ -242,13 +190,7 @@ def _not_a_mapping(root: Node | None, file: str) -> None:
         )
     else:
         what = msg("a spec must be a mapping, not {value}", value=show(root.value))
-        _fail(file, what, _BEGIN, "reference/errors.md#top-level", (root.line, root.column))
-
-
-def _fail(file: str, what: Message, fix: Message, see: str, mark: Mark = (1, 1)) -> Any:
-    problems = Collector("ValidationError")
-    problems.add("", what, fix, see, Location(file, *mark) if file else None)
-    problems.raise_if_any()
+        fail(file, what, _BEGIN, "reference/errors.md#top-level", (root.line, root.column))
 
 
 def _data(node: Node, path: Path, mark: Mark, marks: dict[Path, Mark], key_marks: dict[Path, Mark]) -> Any:
@@ -283,6 +225,8 @@ def _offset_locator(spec: Spec) -> Callable[[Path, int], Location | None]:
             value = value[part]
         if location is None or not isinstance(value, str):
             return location
+        if location.file != spec.file:
+            return Location(location.file, 1, location.column + offset)
         line = lines[location.line - 1] if location.line <= len(lines) else ""
         start = line.find(value, location.column - 1)
         if start < 0:
