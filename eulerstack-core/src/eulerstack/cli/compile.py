@@ -141,7 +141,7 @@ def _bytes(size: str) -> int:
     match = re.fullmatch(r"\s*(\d{1,12})\s*([kMGT]?)B?\s*", size, re.IGNORECASE)
     number = 0 if match is None else int(match[1]) * 1000 ** " kmgt".index(match[2].lower() or " ")
     if number < 1:
-        fix = msg("--shard-size {size}", size="2GB")
+        fix = msg("use {option}", option="--shard-size 2GB")
         raise UsageFault("--shard-size", msg("a size is a number and kB, MB, GB or TB"), fix, SEE)
     return number
 

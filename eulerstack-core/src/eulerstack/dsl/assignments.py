@@ -79,7 +79,7 @@ def _value(assignment: Assignment, problems: Collector) -> tuple[Any, bool]:
     """(the value, whether there is one)."""
     place, text = assignment.place, assignment.value
     if not assignment.separator:
-        fix = msg("--set {assignment}", assignment=f"{assignment.target or 'model.d_model'}=512")
+        fix = msg("use {option}", option=f"--set {assignment.target or 'model.d_model'}=512")
         problems.add("", msg("an assignment has the form path=value"), fix, SEE, Location(place, 1, 1))
         return None, False
     count = len(problems.diagnostics)
