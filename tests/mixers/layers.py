@@ -8,6 +8,7 @@ import torch
 
 from eulerstack.hf.masks import create_masks
 from eulerstack_mixers.reference.attention import attention
+from eulerstack_mixers.reference.compressed_attention import compressed_attention
 from eulerstack_mixers.reference.latent_attention import latent_attention
 
 
@@ -27,7 +28,10 @@ def run_reference(model: Any, weights: dict[str, torch.Tensor], hidden_states: t
     architecture = model.config.architecture
     sizes, params = architecture["model"], architecture["blocks"][0]["mixer"]["params"]
     alibi = architecture["position"]["type"] == "alibi"
-    if params["latent_dim"] is None:
+    if params["compression"] is not None:
+        widths = (sizes["n_heads"], sizes["head_dim"], sizes["norm_eps"])
+        rows = [compressed_attention(row, weights, params, *widths) for row in hidden_states]
+    elif params["latent_dim"] is None:
         heads = (sizes["n_heads"], sizes["n_kv_heads"], sizes["norm_eps"])
         rows = [attention(row, weights, params, *heads, alibi=alibi) for row in hidden_states]
     else:

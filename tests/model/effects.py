@@ -108,6 +108,20 @@ def cost(before: Spec, after: Spec, case: Case) -> None:
     _same_logits(built(before), built(after))
 
 
+def cache_bytes(before: Spec, after: Spec, case: Case) -> None:
+    """Other bytes that a cache holds, as many as are declared."""
+    held = []
+    for spec in (before, after):
+        with torch.no_grad():
+            cache = built(spec)(tokens(time=24), use_cache=True).past_key_values
+        states = [
+            layer.slots.values() if hasattr(layer, "slots") else (layer.keys, layer.values) for layer in cache.layers
+        ]
+        held.append(sum(state.nbytes for layer in states for state in layer))
+        assert held[-1] == model_cost(es.normalize_to_ir(spec)).cache_bytes(24, batch=2)
+    assert held[0] != held[1]
+
+
 def operations(before: Spec, after: Spec, case: Case) -> None:
     """The same function at the same price, through another sequence of operations."""
     counts = []
@@ -207,8 +221,8 @@ def rounding(before: Spec, after: Spec, case: Case) -> None:
 EFFECTS: dict[str, Callable[[Spec, Spec, Case], None]] = {
     effect.__name__: effect
     for effect in (
-        refused, parameters, function, training, loss, corrections, initial, cost, operations, fact, source, findings,
-        tokenizer, groups, groups_refused, trainer, recomputed, dtypes, rounding,
+        refused, parameters, function, training, loss, corrections, initial, cost, cache_bytes, operations, fact,
+        source, findings, tokenizer, groups, groups_refused, trainer, recomputed, dtypes, rounding,
     )
 }  # fmt: skip
 

@@ -32,8 +32,15 @@ def enliven(model: torch.nn.Module) -> None:
 
 
 def follow_routes(leader: torch.nn.Module, *followers: torch.nn.Module) -> None:
-    """Makes the routers of `followers` choose what those of `leader` chose in their last pass: experts, branches."""
+    """Makes the routers of `followers` choose what those of `leader` chose in their last pass."""
     for name, router in leader.named_modules():
+        if type(router).__name__ == "LightningIndexer":
+            scores: list[torch.Tensor] = []
+            router.register_forward_hook(lambda module, given, output, into=scores: into.append(output))
+            for follower in followers:
+                follower.get_submodule(name).register_forward_hook(
+                    lambda module, given, output, of=scores: of[-1].to(output.dtype)
+                )
         if type(router).__name__ == "BranchSelector":
             made: list[torch.Tensor] = []
             router.register_forward_hook(lambda module, given, output, into=made: into.append(output[1]))

@@ -103,8 +103,8 @@ def _primitive(
 
 def _cache_bytes(cost: ModelCost, length: int) -> dict[str, int]:
     return {
-        "per_token": cost.cache_bytes(1) - cost.cache_bytes(0),
-        "fixed": cost.cache_bytes(0),
+        "per_token": cost.cache_bytes_per_token,
+        "fixed": cost.cache_bytes_fixed,
         "at_max_seq_len": cost.cache_bytes(length),
     }
 

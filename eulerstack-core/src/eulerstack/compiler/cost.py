@@ -104,10 +104,22 @@ class ModelCost:
         """Bytes of the decoding cache once `context` tokens of each of `batch` sequences have been processed."""
 
         def stored(cost: Cost) -> int:
+            if cost.state_bytes is not None:
+                return cost.state_bytes(context)
             tokens = context if cost.state_window is None else min(context, cost.state_window)
             return cost.state_bytes_fixed + cost.state_bytes_per_token * tokens
 
         return batch * self._sum(stored)
+
+    @property
+    def cache_bytes_per_token(self) -> int:
+        """Bytes by which a sequence's cache grows with a token; under a window as long as it is not full."""
+        return self._sum(lambda cost: cost.state_bytes_per_token)
+
+    @property
+    def cache_bytes_fixed(self) -> int:
+        """Bytes of a sequence's cache that do not grow with its tokens."""
+        return self._sum(lambda cost: cost.state_bytes_fixed)
 
     def flops_per_token(self, context: int, phase: Literal["decode", "prefill"] = "decode") -> float:
         """FLOPs of one token's forward pass, head included.
@@ -117,7 +129,7 @@ class ModelCost:
         itself and the earlier ones; a training step costs three times this (forward, and twice that backward).
         """
         if phase == "decode":
-            return self._sum(lambda cost: cost.flops_per_token + cost.decode_flops_per_context * _seen(cost, context))
+            return self._sum(lambda cost: _decoded(cost, context))
         return self.prefill_flops(context) / context
 
     def prefill_flops(self, context: int) -> int:
@@ -136,6 +148,13 @@ class ModelCost:
         distinct = {id(layer): layer for layer in self.layers}
         layers = sum(counts[key] * sum(map(price, layer.parts())) for key, layer in distinct.items())
         return layers + price(self.positions) + price(self.head) + sum(map(price, self.stream_ends))
+
+
+def _decoded(cost: Cost, context: int) -> int:
+    """FLOPs of decoding the last of `context` tokens."""
+    if cost.decode_flops is not None:
+        return cost.decode_flops(context)
+    return cost.flops_per_token + cost.decode_flops_per_context * _seen(cost, context)
 
 
 def _seen(cost: Cost, context: int) -> int:

@@ -43,6 +43,8 @@ class StateLayer(LinearAttentionLayer, CacheLayerMixin):
         self.slots: dict[str, torch.Tensor] = {}
         # A tensor, because a Python integer would recompile the model at every step.
         self.seen_tokens: torch.Tensor | None = None
+        # The same as an integer, counted by mixers whose states grow: there every step has other shapes anyway.
+        self.num_tokens = 0
 
     def get(self, name: str) -> torch.Tensor | None:
         """The state called `name`, or None before the first token."""
@@ -117,6 +119,7 @@ class StateLayer(LinearAttentionLayer, CacheLayerMixin):
         for state in self.slots.values():
             state.zero_()
         self.has_previous_state[0] = False
+        self.num_tokens = 0
         if self.seen_tokens is not None:
             self.seen_tokens.zero_()
 

@@ -45,6 +45,10 @@ class Cost:
     the cache of one sequence, for a cache element of `element_bytes`; `state_window` caps the tokens that are kept
     (None: all of them). Of those and itself a token sees every `context_stride`-th, counted from itself.
 
+    Where these numbers do not say it, functions do: `decode_flops` gives the FLOPs of a token that is decoded as the
+    last of that many, `state_bytes` the bytes of the cache of one sequence after that many tokens;
+    `state_bytes_per_token` and `state_bytes_fixed` are then what they come to in the long run.
+
     `prefill_flops` gives the FLOPs of a whole sequence of that many tokens processed at once, for a primitive that then
     computes in another form than token by token; None: the sum of what its tokens cost one at a time.
 
@@ -62,6 +66,8 @@ class Cost:
     state_window: int | None = None
     context_stride: int = 1
     prefill_flops: Callable[[int], int] | None = None
+    decode_flops: Callable[[int], int] | None = None
+    state_bytes: Callable[[int], int] | None = None
     safe_params: int = 0
 
     @property

@@ -14,7 +14,6 @@ PLANNED_TYPES: dict[str, tuple[str, ...]] = {
 PLANNED_WORDS: dict[str, tuple[str, ...]] = {
     "": ("execution_modes", "transition"),
     "layer_templates.<name>": ("memory", "shape_change"),
-    "layer_templates.<name>.mixer.attention": ("compression",),
     "layer_schedule[]": ("depth_gating", "parallel", "merge", "integrator"),
     "head": ("mtp",),
     "training_hints": ("differentiation_objectives",),
@@ -22,6 +21,7 @@ PLANNED_WORDS: dict[str, tuple[str, ...]] = {
 
 PLANNED_VALUES: dict[str, tuple[str, ...]] = {
     "layer_templates.<name>.mixer.attention.window_mode": ("nsa",),
+    "layer_templates.<name>.mixer.attention.compression.type": ("nsa_learned",),
 }
 
 STAGES = ("parallel", "integrator")

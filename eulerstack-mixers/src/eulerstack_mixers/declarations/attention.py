@@ -1,8 +1,9 @@
-"""Causal softmax attention: grouped queries or a shared latent, windows, query/key norms, softcaps and sinks.
+"""Causal softmax attention: grouped queries, a latent, compressed blocks, windows, query/key norms, softcaps, sinks.
 
 Shapes: hidden_states (batch, time, d_model) -> (batch, time, d_model)
 State:  keys and values, 2·n_kv_heads·head_dim elements a token; under a window the last window − 1 tokens, because the
-        current token brings its own. With latent_dim: see latent_attention.py
+        current token brings its own. With latent_dim: see latent_attention.py; with compression:
+        compressed_attention.py
 Cost:   parameters d_model·head_dim·(2·n_heads + 2·n_kv_heads), plus n_heads·head_dim + 2·n_kv_heads·head_dim with
         qkv_bias, d_model with o_bias, 2·head_dim with qk_norm `head`, (n_heads + n_kv_heads)·head_dim with `full`,
         n_heads·n_per_head with learnable sinks; FLOPs per token 2 per projection weight, and 4·n_heads·head_dim per
@@ -23,6 +24,13 @@ from typing import Any
 from eulerstack.errors import msg
 from eulerstack.plugins import CacheLayer, Cost, Dims, Features, Primitive, Problem, Rotation, attention_scale
 from eulerstack.plugins.primitive import Backend
+from eulerstack_mixers.declarations.compressed_attention import (
+    COMPRESSION_WORDS,
+    check_compression,
+    compressed_cost,
+    resolve_compression,
+    shares_keys,
+)
 from eulerstack_mixers.declarations.latent_attention import LATENT_WORDS, check_latent, latent_cost, resolve_latent
 from eulerstack_mixers.declarations.rope_scaling import SEE as SEE_ROPE
 from eulerstack_mixers.declarations.rope_scaling import check_rope, resolve_scaling, scaling_schema
@@ -105,6 +113,7 @@ SCHEMA = block(
             maximum=2**30,
         ),
         **LATENT_WORDS,
+        **COMPRESSION_WORDS,
         "attention_sinks": SINKS,
         "qk_norm": choice(
             "RMSNorm of queries and keys before positions: none, head (over each head), full (over the full width).",
@@ -133,7 +142,7 @@ SCHEMA = block(
 
 def resolve(params: Params, model: Mapping[str, Any]) -> Params:
     """Makes `rope` false or complete, and fills the words of latent attention and the scale of µP."""
-    filled = resolve_latent(_resolve_rope(params, model), model)
+    filled = resolve_compression(resolve_latent(_resolve_rope(params, model), model))
     head_dim = model["model"]["head_dim"]
     # The standard scale stays unwritten.
     if filled["scale"] is None and (scale := attention_scale(head_dim, model)) != head_dim**-0.5:
@@ -162,6 +171,7 @@ def checks(dims: Dims, params: Params) -> Iterator[Problem]:
     """Contradictions of one attention block."""
     yield from _check_window(params)
     yield from check_latent(dims, params)
+    yield from check_compression(dims, params)
     rope = params["rope"]
     if not rope:
         return
@@ -228,16 +238,23 @@ def span_of(params: Params) -> int | None:
 
 def cost(dims: Dims, params: Params, element_bytes: int) -> Cost:
     """Parameters, FLOPs and cache bytes of one attention layer."""
+    if shares_keys(params):
+        whole = compressed_cost(dims, params, element_bytes)
+        return replace(whole, params=whole.params + _learned_sinks(dims, params))
     price = _cost if params["latent_dim"] is None else latent_cost
-    span, sinks = span_of(params), params["attention_sinks"]
+    span = span_of(params)
     whole = price(dims, params, element_bytes)
-    learned = dims.n_heads * sinks["n_per_head"] if sinks is not None and sinks["learnable"] else 0
     return replace(
         whole,
-        params=whole.params + learned,
+        params=whole.params + _learned_sinks(dims, params),
         state_window=None if span is None else span - 1,
         context_stride=params["window_dilation"] or 1,
     )
+
+
+def _learned_sinks(dims: Dims, params: Params) -> int:
+    sinks = params["attention_sinks"]
+    return dims.n_heads * sinks["n_per_head"] if sinks is not None and sinks["learnable"] else 0
 
 
 def _cost(dims: Dims, params: Params, element_bytes: int) -> Cost:
@@ -256,6 +273,8 @@ def _cost(dims: Dims, params: Params, element_bytes: int) -> Cost:
 
 def cache(params: Params) -> CacheLayer:
     """The cache slot: everything, or what a window still needs."""
+    if params["compression"] is not None:
+        return CacheLayer("eulerstack_state")
     span, dilation = span_of(params), params["window_dilation"]
     if span is None:
         return CacheLayer("full_attention")
@@ -266,6 +285,10 @@ def cache(params: Params) -> CacheLayer:
 
 def features(dims: Dims, params: Params) -> Features:
     """The rotation, and which implementations of attention leave a part of this one out."""
+    if params["compression"] is not None:
+        # Blocks have positions of their own, and masks that only eager and sdpa take.
+        softened = params["softcap"] is not None or params["attention_sinks"] is not None
+        return Features(unsupported=(*(("sdpa",) if softened else ()), "flash", "flex", "serving"))
     rope, latent = params["rope"], params["latent_dim"] is not None
     # sdpa, older flash kernels and serving engines would leave sinks out without a word; sdpa a softcap as well. Flash
     # kernels know windows, but no gaps in them. Serving engines make room for heads of head_dim everywhere.
@@ -287,15 +310,18 @@ def features(dims: Dims, params: Params) -> Features:
 def tensor_parallel(params: Params) -> Mapping[str, str]:
     """Projections split by heads; they stay whole where something needs all heads at once.
 
-    That is a norm over the full width, a latent that all heads share, and a table of sinks.
+    That is a norm over the full width, a latent or keys that all heads share, and a table of sinks.
     """
-    if params["qk_norm"] == "full" or params["latent_dim"] is not None or params["attention_sinks"] is not None:
+    shared = any(params[word] is not None for word in ("latent_dim", "compression", "attention_sinks"))
+    if params["qk_norm"] == "full" or shared:
         return {}
     return {"q_proj": "colwise", "k_proj": "colwise", "v_proj": "colwise", "o_proj": "rowwise"}
 
 
 def implementation(params: Params) -> str:
-    """The class: with a latent, another one."""
+    """The class: with a latent or a compression, another one."""
+    if params.get("compression") is not None:
+        return "eulerstack_mixers.modules.compressed_attention:CompressedAttention"
     if params.get("latent_dim") is not None:
         return "eulerstack_mixers.modules.latent_attention:LatentAttention"
     return "eulerstack_mixers.modules.attention:Attention"
@@ -304,7 +330,7 @@ def implementation(params: Params) -> str:
 ATTENTION = Primitive(
     name="attention",
     kind="mixer",
-    summary="causal softmax attention: multi-head, grouped, multi-query or latent, global or windowed",
+    summary="causal softmax attention: multi-head, grouped, multi-query, latent or compressed, global or windowed",
     paper="arXiv:1706.03762",
     module="eulerstack_mixers.modules.attention:Attention",
     implementations=implementation,

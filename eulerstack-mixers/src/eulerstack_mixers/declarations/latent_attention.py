@@ -22,6 +22,7 @@ from typing import Any
 
 from eulerstack.errors import msg
 from eulerstack.plugins import Cost, Dims, Problem, attention_scale
+from eulerstack_mixers.declarations.compressed_attention import shares_keys
 from eulerstack_mixers.declarations.rope_scaling import check_rope
 from eulerstack_mixers.declarations.words import Schema, integer, number
 
@@ -39,7 +40,8 @@ LATENT_WORDS: Schema = {
         maximum=MAX_WIDTH,
     ),
     "q_latent_dim": integer(
-        "Width of the latent that queries are made from; null: queries come from the hidden states. Needs latent_dim.",
+        "Width of the latent that queries are made from; null: queries come from the hidden states. Needs latent_dim, "
+        "or compression csa or hca.",
         None,
         nullable=True,
         minimum=1,
@@ -99,7 +101,8 @@ def check_latent(dims: Dims, params: Params) -> Iterator[Problem]:
     latent_dim = params["latent_dim"]
     if latent_dim is None:
         for word in LATENT_WORDS:
-            if params[word] is not None:
+            # Queries may come from a latent beside shared keys too.
+            if params[word] is not None and not (word == "q_latent_dim" and shares_keys(params)):
                 yield Problem(
                     word,
                     msg("{word} belongs to latent attention, but there is no latent_dim", word=word),
