@@ -116,9 +116,9 @@ CASES: list[Case] = [
         ("layer_templates.decoder.residual.hyper.sinkhorn_iters", "unconstrained", "Delete sinkhorn_iters"),
     ),
     incompatible(
-        "a word of a later version",
-        changed("window: null", "§compression: {type: csa}"),
-        ("layer_templates.decoder.mixer.attention.compression", NOT_YET, "Delete compression"),
+        "a choice among blocks that are all seen",
+        changed("window: null", "compression: {type: hca, top_k_blocks: §3}"),
+        ("layer_templates.decoder.mixer.attention.compression.top_k_blocks", "every block", "delete top_k_blocks"),
     ),
     incompatible(
         "a choice of a later version",
