@@ -6,10 +6,13 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
-from transformers import DeepseekV3Config, MixtralConfig, Qwen3MoeConfig
+from transformers import DeepseekV3Config, MixtralConfig, NemotronHConfig, Qwen2MoeConfig, Qwen3MoeConfig
 from transformers.models.deepseek_v3.modeling_deepseek_v3 import DeepseekV3MoE
 from transformers.models.mixtral.modeling_mixtral import MixtralSparseMoeBlock, load_balancing_loss_func
+from transformers.models.nemotron_h.modeling_nemotron_h import NemotronHMoE
+from transformers.models.qwen2_moe.modeling_qwen2_moe import Qwen2MoeSparseMoeBlock
 from transformers.models.qwen3_moe.modeling_qwen3_moe import Qwen3MoeSparseMoeBlock
 
 import eulerstack as es
@@ -27,6 +30,8 @@ KINDS: dict[str, dict[str, Any]] = {
     "one expert": {"experts": 1, "top_k": 1, "activation": "relu2"},
     "deepseek": {"router": "sigmoid", "routed_scale": 2.5, "shared_experts": 2, "d_expert": 11,
                  "n_groups": 3, "balance": {"group_limit": 2}, "bias_correction": {"enabled": True}},
+    "shared gate": {"shared_experts": 1, "shared_gate": True, "d_shared": 9},
+    "ungated": {"gated": False, "activation": "relu2", "shared_experts": 1, "shared_gate": True},
     "mixed": {"router": "softmax", "affinity": "sqrt_softplus", "top_k": 3, "d_shared": 5, "shared_experts": 1},
 }  # fmt: skip
 
@@ -67,24 +72,35 @@ def published(kind: str) -> tuple[nn.Module, dict[str, Any]]:
         config = Qwen3MoeConfig(**sizes, moe_intermediate_size=13, num_experts=6, num_experts_per_tok=3,
                                 norm_topk_prob=False)  # fmt: skip
         return Qwen3MoeSparseMoeBlock(config), {"d_expert": 13, "top_k": 3, "normalize_top_k": False}
+    if kind == "qwen2":
+        config = Qwen2MoeConfig(**sizes, moe_intermediate_size=13, num_experts=6, num_experts_per_tok=2,
+                                shared_expert_intermediate_size=9)  # fmt: skip
+        words = {"shared_experts": 1, "d_shared": 9, "shared_gate": True, "normalize_top_k": False}
+        return Qwen2MoeSparseMoeBlock(config), {**words, "d_expert": 13}
+    if kind == "nemotron":
+        config = NemotronHConfig(hidden_size=WIDTH, moe_intermediate_size=13, n_routed_experts=6, num_experts_per_tok=2,
+                                 n_group=1, topk_group=1, moe_shared_expert_intermediate_size=9)  # fmt: skip
+        words = {"router": "sigmoid", "bias_correction": {"enabled": True}, "gated": False, "activation": "relu2"}
+        return NemotronHMoE(config), {**words, "shared_experts": 1, "d_shared": 9, "d_expert": 13}
     config = DeepseekV3Config(**sizes, moe_intermediate_size=13, n_routed_experts=6, num_experts_per_tok=2, n_group=3,
                               topk_group=2, routed_scaling_factor=2.5, n_shared_experts=2)  # fmt: skip
     return DeepseekV3MoE(config), {**KINDS["deepseek"], "d_expert": 13}
 
 
-@pytest.mark.parametrize("kind", ["mixtral", "qwen3", "deepseek"])
+@pytest.mark.parametrize("kind", ["mixtral", "qwen2", "qwen3", "deepseek", "nemotron"])
 def test_it_is_the_published_mixture_forward_and_backward(kind: str) -> None:
     torch.manual_seed(0)
     theirs, words = published(kind)
     for parameter in theirs.parameters():
         nn.init.normal_(parameter, std=0.3)
     ours, _ = ffn_of(torch.float32, **words)
-    names = {"gate.weight": "router.weight", "gate.e_score_correction_bias": "router.bias"}
+    names = {"shared_expert_gate.weight": "shared.gate.weight"}
+    names |= {"gate.weight": "router.weight", "gate.e_score_correction_bias": "router.bias"}
     state = {
-        names.get(name, name.replace("shared_experts.", "shared.")): value
+        names.get(name, name.replace("shared_experts.", "shared.").replace("shared_expert.", "shared.")): value
         for name, value in theirs.state_dict().items()
     }
-    if kind == "deepseek":
+    if kind in ("deepseek", "nemotron"):
         state["router.bias"] = torch.randn(6)
         theirs.gate.e_score_correction_bias.copy_(state["router.bias"])
     ours.load_state_dict(state)
@@ -207,6 +223,15 @@ def test_corrections_even_out_the_load_without_a_gradient() -> None:
     assert ffn.router.bias.grad is None and "bias" not in dict(ffn.router.named_parameters())
 
 
+def test_a_corrected_router_is_written_in_float32(tmp_path: Any) -> None:
+    words = spec(bias_correction={"enabled": True})
+    words["model"]["dtype"] = "bfloat16"
+    es.compile_to_directory(es.normalize_to_ir(words), tmp_path / "out", seed=0)
+    stored = load_file(tmp_path / "out" / "model.safetensors")
+    kinds = {name: tensor.dtype for name, tensor in stored.items() if name.endswith("router.bias")}
+    assert set(kinds.values()) == {torch.float32} and len(kinds) == 3
+
+
 def test_corrections_stay_in_float32_and_are_saved(tmp_path: Any) -> None:
     words = spec(bias_correction={"enabled": True})
     words["model"]["dtype"] = "bfloat16"
@@ -249,6 +274,7 @@ def test_no_token_sees_another_whatever_is_trained() -> None:
         ({"balance": {"group_limit": 2}}, "balance.group_limit"),
         ({"n_groups": 6, "balance": {"group_limit": 1}}, "balance.group_limit"),
         ({"d_shared": 8}, "d_shared"),
+        ({"shared_gate": True}, "shared_gate"),
         ({"capacity_drop_policy": "pad"}, "capacity_drop_policy"),
         ({"routing": {"hash_salt": 3}}, "routing.hash_salt"),
         ({"routing": {"type": "hash"}, "load_balance_coef": 0.1}, "load_balance_coef"),

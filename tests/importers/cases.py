@@ -25,6 +25,8 @@ GPT2_SIZES: dict[str, Any] = {"vocab_size": 97, "n_embd": 72, "n_layer": 3, "n_h
 STATE_SIZES: dict[str, Any] = {"vocab_size": 97, "hidden_size": 72, "num_hidden_layers": 3, "state_size": 5}
 STATE_SPACES = ("Mamba", "FalconMamba", "Mamba2")
 TOKENS: dict[str, Any] = {"bos_token_id": 1, "eos_token_id": None, "pad_token_id": 0}
+# The classes multiply groups of rows, whose strides must be whole multiples of 16 bytes.
+QWEN_EXPERTS: dict[str, Any] = {"num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 20}
 PAIRS = 12  # rotated pairs of a head of 24
 
 
@@ -62,6 +64,9 @@ class Case:
                 centre = 0.0 if self.family == "Gemma2" or not is_norm else 1.0
                 scale = 0.25 if parameter.dim() == 1 else 0.09
                 parameter.copy_(centre + scale * noise)
+            for name, buffer in model.named_buffers():
+                if name.endswith("e_score_correction_bias"):
+                    buffer.copy_(0.3 * torch.randn(buffer.shape, generator=generator))
         return model
 
 
@@ -86,10 +91,15 @@ def _llama(name: str, **words: Any) -> Case:
 
 
 def _deepseek(name: str, **words: Any) -> Case:
-    """Dense layers only; no two widths are equal."""
+    """Dense layers unless `first_k_dense_replace` says otherwise; no two widths are equal."""
     sizes = {
         "num_key_value_heads": 3,
         "first_k_dense_replace": 3,
+        "moe_intermediate_size": 20,
+        "n_routed_experts": 6,
+        "num_experts_per_tok": 2,
+        "n_group": 3,
+        "topk_group": 2,
         "kv_lora_rank": 20,
         "q_lora_rank": 28,
         "qk_rope_head_dim": 8,
@@ -221,6 +231,19 @@ CASES = (
             "tie_word_embeddings": True,
         },
     ),
+    Case("jamba_experts", "Jamba", {"num_experts": 5, "attn_layer_period": 2, "attn_layer_offset": 1}),
+    Case(
+        "jamba_all_experts",
+        "Jamba",
+        {
+            "num_experts": 3,
+            "num_experts_per_tok": 3,
+            "expert_layer_period": 1,
+            "expert_layer_offset": 0,
+            "attn_layer_period": 3,
+            "attn_layer_offset": 2,
+        },
+    ),
     Case("olmo2", "Olmo2", {}),
     _deepseek("plain"),
     _deepseek(
@@ -232,6 +255,42 @@ CASES = (
         rope_parameters=_rope(
             "yarn", factor=4.0, original_max_position_embeddings=16, mscale=0.7, mscale_all_dim=1.3, beta_fast=9.0
         ),
+    ),
+    _deepseek("experts", first_k_dense_replace=1, n_shared_experts=2),
+    _deepseek("one_group", first_k_dense_replace=0, n_group=1, topk_group=1, norm_topk_prob=False),
+    _deepseek("open_groups", first_k_dense_replace=2, topk_group=3, routed_scaling_factor=1.0, hidden_act="gelu"),
+    Case("mixtral", "Mixtral", {"num_local_experts": 5}),
+    Case(
+        "mixtral_window",
+        "Mixtral",
+        {"num_local_experts": 3, "num_experts_per_tok": 1, "sliding_window": 5, "head_dim": 16, "hidden_act": "gelu"},
+    ),
+    Case("qwen2_moe", "Qwen2Moe", {**QWEN_EXPERTS, "shared_expert_intermediate_size": 17, "num_experts_per_tok": 3}),
+    Case(
+        "qwen2_moe_mixed",
+        "Qwen2Moe",
+        {
+            **QWEN_EXPERTS,
+            "shared_expert_intermediate_size": 30,
+            "norm_topk_prob": True,
+            "qkv_bias": False,
+            "mlp_only_layers": [1],
+            "use_sliding_window": True,
+            "sliding_window": 5,
+        },
+    ),
+    Case("qwen3_moe", "Qwen3Moe", {**QWEN_EXPERTS, "head_dim": 32, "norm_topk_prob": True}),
+    Case(
+        "qwen3_moe_mixed",
+        "Qwen3Moe",
+        {
+            **QWEN_EXPERTS,
+            "head_dim": 16,
+            "attention_bias": True,
+            "decoder_sparse_step": 2,
+            "use_sliding_window": True,
+            "sliding_window": 4,
+        },
     ),
     Case("olmo2_biases", "Olmo2", {"attention_bias": True, "num_key_value_heads": 3, "tie_word_embeddings": True}),
 )

@@ -94,13 +94,16 @@ def test_broken_json_is_located(source: Path, text: bytes, place: str) -> None:
 
 def test_a_missing_model_type_lists_the_families(source: Path) -> None:
     _set(source, model_type=...)
-    families = "deepseek_v3, falcon_mamba, gemma2, gpt2, jamba, llama, mamba, mamba2, mistral, olmo2, qwen2, qwen3"
-    _refused(source, CompatibilityError, families)
+    families = [
+        *("deepseek_v3", "falcon_mamba", "gemma2", "gpt2", "jamba", "llama", "mamba", "mamba2", "mistral"),
+        *("mixtral", "olmo2", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe"),
+    ]
+    _refused(source, CompatibilityError, ", ".join(families))
 
 
 def test_an_unknown_model_type_is_located_and_answered(source: Path) -> None:
-    _set(source, model_type="qwen2_moe")
-    error = _refused(source, CompatibilityError, "qwen2_moe", "known: deepseek_v3, falcon_mamba", "did you mean qwen2?")
+    _set(source, model_type="qwen2_vl")
+    error = _refused(source, CompatibilityError, "qwen2_vl", "known: deepseek_v3, falcon_mamba", "did you mean qwen2?")
     text = (source / "config.json").read_text(encoding="utf-8").splitlines()
     location = error.diagnostics[0].location
     assert location is not None
@@ -170,7 +173,18 @@ def test_a_wrong_value_is_named(source: Path, words: dict[str, Any], path: str, 
         ("qwen2_windows", {"max_window_layers": -1}, "max_window_layers"),
         ("qwen3_windows", {"use_sliding_window": False}, "sliding_window"),
         ("olmo2", {"sliding_window": 8}, "sliding_window"),
-        ("deepseek_v3_plain", {"first_k_dense_replace": 2}, "first_k_dense_replace"),
+        ("deepseek_v3_experts", {"output_router_logits": True}, "output_router_logits"),
+        ("deepseek_v3_experts", {"topk_group": None}, "topk_group"),
+        ("deepseek_v3_experts", {"n_routed_experts": 0}, "n_routed_experts"),
+        ("deepseek_v3_experts", {"routed_scaling_factor": "2"}, "routed_scaling_factor"),
+        ("mixtral", {"router_jitter_noise": 0.1}, "router_jitter_noise"),
+        ("mixtral", {"num_local_experts": "5"}, "num_local_experts"),
+        ("mixtral", {"num_experts_per_tok": None}, "num_experts_per_tok"),
+        ("qwen2_moe", {"mlp_only_layers": 1}, "mlp_only_layers"),
+        ("qwen2_moe", {"mlp_only_layers": [0.5]}, "mlp_only_layers"),
+        ("qwen2_moe", {"shared_expert_intermediate_size": None}, "shared_expert_intermediate_size"),
+        ("qwen3_moe", {"decoder_sparse_step": 0}, "decoder_sparse_step"),
+        ("qwen3_moe", {"moe_intermediate_size": -1}, "moe_intermediate_size"),
         ("deepseek_v3_plain", {"first_k_dense_replace": None}, "first_k_dense_replace"),
         ("deepseek_v3_plain", {"num_key_value_heads": 1}, "num_key_value_heads"),
         ("deepseek_v3_plain", {"kv_lora_rank": None}, "kv_lora_rank"),
@@ -241,6 +255,34 @@ def _resave(source: Path, change: Callable[[dict[str, torch.Tensor]], object]) -
 def test_tensors_that_do_not_fit_are_named(
     source: Path, change: Callable[[dict[str, torch.Tensor]], object], texts: tuple[str, ...]
 ) -> None:
+    _resave(source, change)
+    _refused(source, CompileError, *texts)
+
+
+EXPERT = "model.layers.1.mlp.experts.2.up_proj.weight"
+
+
+@pytest.mark.parametrize(
+    ("change", "texts"),
+    [
+        (lambda t: t.pop(EXPERT), ("lacks 1 tensors", EXPERT)),
+        (lambda t: t.update({EXPERT: torch.ones(21, 72)}), (f"{EXPERT} has the shape [21, 72]", "[20, 72]")),
+        (lambda t: t.update({EXPERT: t[EXPERT].bfloat16()}), (f"{EXPERT} holds BF16 numbers",)),
+        (
+            lambda t: t.update({EXPERT.replace(".2.", ".6."): torch.ones(20, 72)}),
+            ("has 1 tensors that Qwen3MoeForCausalLM", "experts.6.up_proj"),
+        ),
+        (
+            lambda t: t.update({"model.layers.1.mlp.experts.gate_up_proj": torch.ones(6, 43, 72)}),
+            ("gate_up_proj has the shape [6, 43, 72], but config.json asks for [6, 40, 72]", "has 12 tensors"),
+        ),
+    ],
+)
+def test_experts_that_do_not_fit_are_named(
+    change: Callable[[dict[str, torch.Tensor]], object], texts: tuple[str, ...], tmp_path: Path
+) -> None:
+    source = tmp_path / "source"
+    BY_NAME["qwen3_moe"].build().save_pretrained(source)
     _resave(source, change)
     _refused(source, CompileError, *texts)
 

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from eulerstack.compiler.conversion import plan
+from eulerstack.compiler.conversion import Slab, plan
+from eulerstack.dsl.source import load_source
+from eulerstack.ir.normalizer import normalize_to_ir
 from eulerstack.plugins.manager import get_registry
 from tests.importers.cases import CASES, SIZES, STATE_SPACES, Twins
 
@@ -77,6 +79,18 @@ def test_a_left_padded_batch_gives_the_reference_logits(twins: Twins) -> None:
     _close(twins.ours(**inputs).logits[seen], twins.reference(**inputs).logits[seen])
 
 
+def _as_stored(family: str, name: str) -> str:
+    """The name that checkpoints have for what the class calls `name`."""
+    return name.replace(".mlp.", ".block_sparse_moe.") if family == "Mixtral" else name
+
+
+def _fused_name(there: str) -> str:
+    """What the class calls all matrices of which `there` is one."""
+    place, leaf = there.split(".experts.")
+    matrix = leaf.split(".")[1]
+    return f"{place}.experts.{'down_proj' if matrix in ('down_proj', 'w2') else 'gate_up_proj'}"
+
+
 def test_the_loss_and_every_gradient_are_the_references(twins: Twins) -> None:
     inputs = _padded()
     # the pad token as a real one too: some classes train its embedding, some don't
@@ -94,10 +108,22 @@ def test_the_loss_and_every_gradient_are_the_references(twins: Twins) -> None:
     ours = {name: parameter.grad for name, parameter in twins.ours.named_parameters()}
     theirs = {name: parameter.grad for name, parameter in twins.reference.named_parameters()}
     importer = next(one for one in get_registry().importers() if one.model_type == twins.case.model_type)
-    pieces, uncovered = plan(importer.rules, {name: tuple(gradient.shape) for name, gradient in ours.items()})
+    ir = normalize_to_ir(load_source(twins.directory / "spec.yml"))
+    theirs = {_as_stored(twins.case.family, name): gradient for name, gradient in theirs.items()}
+    shapes = {name: tuple(gradient.shape) for name, gradient in ours.items()}
+    pieces, uncovered = plan(importer.rules_for(ir), shapes)
     assert not uncovered
+    # In memory the class keeps experts together, whose matrices its checkpoints hold one by one.
+    slabs = {piece.there: piece for piece in pieces if isinstance(piece, Slab)}
+    for name in {_fused_name(there) for there in slabs}:
+        whole = theirs.pop(name)
+        own = [piece for there, piece in slabs.items() if _fused_name(there) == name]
+        theirs |= {piece.there: whole[piece.expert, piece.begin : piece.end] for piece in own}
     assert {piece.there for piece in pieces} == set(theirs)
     for piece in pieces:
+        if isinstance(piece, Slab):
+            _close(ours[piece.name][piece.expert, piece.begin : piece.end], theirs[piece.there])
+            continue
         joined = torch.cat([ours[name] for name in piece.here])
         _close(joined.t() if piece.transpose and joined.dim() == 2 else joined, theirs[piece.there])
     assert max(gradient.abs().max() for gradient in theirs.values()) > 1e-3

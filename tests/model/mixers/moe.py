@@ -35,6 +35,8 @@ VARIANTS = {
     "moe_corrected": spec(router="sigmoid", affinity="sqrt_softplus", bias_correction={"enabled": True}),
     "moe_hashed": spec(routing={"type": "hash", "hash_salt": 7}, shared_experts=1),
     "moe_limited": spec(capacity_factor=0.5, capacity_drop_policy="overflow"),
+    "moe_shared_gate": spec(shared_experts=1, shared_gate=True, d_shared=9),
+    "moe_ungated": spec(gated=False, activation="relu2", shared_experts=1),
     "moe_hybrid": _every_other_layer(),
     "moe_parallel": changed(spec(), {"layer_templates.decoder.residual.type": "parallel"}),
 }
@@ -56,6 +58,8 @@ CASES = {
     "ffn.moe.d_expert": _case("parameters", "d_expert", 11),
     "ffn.moe.shared_experts": _case("parameters", "shared_experts", 1),
     "ffn.moe.d_shared": _case("parameters", "d_shared", 7, shared_experts=1),
+    "ffn.moe.shared_gate": _case("parameters", "shared_gate", True, shared_experts=1),
+    "ffn.moe.gated": _case("parameters", "gated", False, shared_experts=1),
     "ffn.moe.n_groups": _case("function", "n_groups", 6, **GROUPED),
     "ffn.moe.balance.group_limit": _case("function", "balance.group_limit", 1, n_groups=3, balance={"group_limit": 3}),
     "ffn.moe.balance.sequence_aux_coef": _case("loss", "balance.sequence_aux_coef", 0.3),

@@ -1,23 +1,26 @@
 """From an importer's table to tensors: which tensor there makes which tensors here, in both directions.
 
 The shapes of the model here decide everything: a row of the table is in force when the model has its tensors, a fused
-tensor is split by the sizes of its parts, and whatever is then missing, left over or of another shape is reported.
+tensor is split by the sizes of its parts, matrices of experts are stacked, and whatever is then missing, left over or
+of another shape is reported.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from eulerstack.compiler.checkpoints import SEE_WEIGHTS, Checkpoint
+from eulerstack.compiler.checkpoints import SEE_WEIGHTS, Checkpoint, TensorEntry
 from eulerstack.errors import CompileError, Diagnostic, Location, Message, msg
-from eulerstack.plugins.primitive import Importer, WeightRule
+from eulerstack.plugins.primitive import Importer, TensorRule, WeightRule
 
 if TYPE_CHECKING:
     import torch
+
+    from eulerstack.ir.types import ModelIR
 
 Shapes = Mapping[str, tuple[int, ...]]
 DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
@@ -49,26 +52,80 @@ class Piece:
         return begin, begin + shapes[name][0]
 
 
+@dataclass(frozen=True)
+class Slab:
+    """One matrix there, which is the rows [begin, end) of one expert in a tensor here."""
+
+    there: str
+    name: str
+    expert: int
+    begin: int
+    end: int
+
+    @property
+    def here(self) -> tuple[str, ...]:
+        """The one tensor here."""
+        return (self.name,)
+
+    def shape_there(self, shapes: Shapes) -> tuple[int, ...]:
+        """The shape that the matrix there must have, given the shapes here."""
+        return (self.end - self.begin, *shapes[self.name][2:])
+
+
 @lru_cache(maxsize=1024)
 def _pattern(name: str) -> re.Pattern[str]:
     return re.compile(re.escape(name).replace(re.escape("{i}"), r"(?P<i>\d+)") + r"(?:\.(?P<leaf>[^.]+))?")
 
 
-def plan(rules: tuple[WeightRule, ...], shapes: Shapes) -> tuple[tuple[Piece, ...], tuple[str, ...]]:
-    """The pieces that make up the tensors of a model, in the model's order, and the names that no rule covers."""
-    pieces: dict[str, Piece] = {}
+def plan(
+    rules: tuple[TensorRule, ...], shapes: Shapes, stored: Collection[str] = ()
+) -> tuple[tuple[Piece | Slab, ...], tuple[str, ...]]:
+    """The pieces that make up the tensors of a model, in the model's order, and the names that no rule covers.
+
+    `stored` are names of tensors there, by which experts that were saved together are told from others.
+    """
+    pieces: dict[str, Piece | Slab] = {}
     uncovered = []
     for name in shapes:
-        piece = next((found for rule in rules if (found := _piece(rule, name)) is not None), None)
-        if piece is None or any(part not in shapes for part in piece.here):
+        found = next((parts for rule in rules if (parts := _pieces(rule, name, shapes, stored))), ())
+        if not found or any(part not in shapes for piece in found for part in piece.here):
             uncovered.append(name)
         else:
-            pieces[piece.there] = piece
+            pieces.update({piece.there: piece for piece in found})
     return tuple(pieces.values()), tuple(uncovered)
+
+
+def _pieces(
+    rule: TensorRule, name: str, shapes: Shapes, stored: Collection[str]
+) -> tuple[Piece, ...] | tuple[Slab, ...]:
+    """What `rule` makes of the tensor `name` here; nothing when it is not about it."""
+    if isinstance(rule, WeightRule):
+        piece = _piece(rule, name)
+        return () if piece is None else (piece,)
+    match = _pattern(rule.here).fullmatch(name)
+    if not match or match["leaf"] or len(shapes[name]) != 3:
+        return ()
+    index = match.groupdict().get("i") or ""
+    fused = rule.fused.replace("{i}", index)
+    if fused in stored:
+        return (Piece(fused, (name,), False),)
+    experts, height = shapes[name][0], shapes[name][1] // len(rule.there)
+    return tuple(
+        Slab(there.replace("{i}", index).replace("{e}", str(expert)), name, expert, part * height, (part + 1) * height)
+        for expert in range(experts)
+        for part, there in enumerate(rule.there)
+    )
 
 
 def _piece(rule: WeightRule, name: str) -> Piece | None:
     for module in rule.here:
+        if rule.tensors:
+            match = _pattern(module).fullmatch(name)
+            if match and not match["leaf"]:
+                index = match.groupdict().get("i") or ""
+                names = [text.replace("{i}", index) for text in (rule.there, *rule.here)]
+                return Piece(names[0], tuple(names[1:]), rule.transpose)
+            continue
         match = _pattern(module).fullmatch(name)
         if match and match["leaf"]:
             index = match.groupdict().get("i") or ""
@@ -99,11 +156,14 @@ class Conversion:
     but for a tied head that differs from its embedding.
     """
 
-    def __init__(self, checkpoint: Checkpoint, importer: Importer, shapes: Shapes):
+    def __init__(self, checkpoint: Checkpoint, importer: Importer, ir: ModelIR, shapes: Shapes):
         self.checkpoint, self.importer, self.shapes = checkpoint, importer, shapes
-        self.pieces, uncovered = plan(importer.rules, shapes)
         self.names = names_there(checkpoint, importer)
-        self._source = {part: piece for piece in self.pieces for part in piece.here}
+        self.pieces, uncovered = plan(importer.rules_for(ir), shapes, self.names)
+        self._source: dict[str, list[Piece | Slab]] = {}
+        for piece in self.pieces:
+            for part in piece.here:
+                self._source.setdefault(part, []).append(piece)
         self._check(uncovered)
 
     def _check(self, uncovered: tuple[str, ...]) -> None:
@@ -149,7 +209,7 @@ class Conversion:
                         msg("correct config.json, or download the weights that belong to it"),
                     )
                 )
-            elif entry.dtype not in DTYPES:
+            elif entry.dtype not in DTYPES or entry.dtype != self._first_entry(piece, entry).dtype:
                 problems.append(
                     (
                         msg("{name} holds {dtype} numbers", name=name, dtype=entry.dtype),
@@ -159,6 +219,11 @@ class Conversion:
         self._raise(problems)
         self._check_tied_copy()
 
+    def _first_entry(self, piece: Piece | Slab, entry: TensorEntry) -> TensorEntry:
+        """The entry of the first expert, whose number type is that of all."""
+        first = self._source[piece.here[0]][0].there
+        return self.checkpoint.entries.get(self.names.get(first, ""), entry)
+
     def _is_tied_copy(self, name: str) -> bool:
         return name == HEAD and HEAD not in self.shapes
 
@@ -166,7 +231,7 @@ class Conversion:
         """A tied head may be stored beside the embedding, as older versions did, but must be the same numbers."""
         if HEAD not in self.names or HEAD in self.shapes:
             return
-        head, embedding = self.names[HEAD], self.names[self._source[EMBEDDING].there]
+        head, embedding = self.names[HEAD], self.names[self._source[EMBEDDING][0].there]
         ours, theirs = self.checkpoint.entries[head], self.checkpoint.entries[embedding]
         same = (ours.shape, ours.dtype) == (theirs.shape, theirs.dtype) and bool(
             (self.checkpoint.tensor(head) == self.checkpoint.tensor(embedding)).all()
@@ -190,16 +255,28 @@ class Conversion:
 
     def dtype(self, name: str) -> str:
         """The dtype of our tensor `name`: that of the tensor it is made from."""
-        return DTYPES[self.checkpoint.entries[self.names[self._source[name].there]].dtype]
+        return DTYPES[self.checkpoint.entries[self.names[self._source[name][0].there]].dtype]
 
     def tensor(self, name: str) -> torch.Tensor:
         """Our tensor `name`, contiguous; reads no more of the file than it needs."""
-        piece = self._source[name]
+        piece = self._source[name][0]
+        if isinstance(piece, Slab):
+            return self._stacked(name)
         part = self.checkpoint.slice(self.names[piece.there])
         begin, end = piece.rows_of(name, self.shapes)
         tensor = part[:, begin:end].t() if piece.transposed(self.shapes) else part[begin:end]
         # a part of a fused tensor must not keep the whole of it in memory
         return tensor.clone() if len(piece.here) > 1 and tensor.is_contiguous() else tensor.contiguous()
+
+    def _stacked(self, name: str) -> torch.Tensor:
+        """Our tensor `name` from the matrices of its experts."""
+        import torch
+
+        stacked = torch.empty(self.shapes[name], dtype=getattr(torch, self.dtype(name)))
+        for slab in self._source[name]:
+            if isinstance(slab, Slab):
+                stacked[slab.expert, slab.begin : slab.end] = self.checkpoint.tensor(self.names[slab.there])
+        return stacked
 
     def __iter__(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Every tensor of our model in the model's order, one at a time."""
@@ -207,10 +284,13 @@ class Conversion:
             yield name, self.tensor(name)
 
 
-def restore(checkpoint: Checkpoint, piece: Piece) -> torch.Tensor:
+def restore(checkpoint: Checkpoint, piece: Piece | Slab) -> torch.Tensor:
     """The tensor there that a piece's tensors here make up: the reverse of `Conversion.tensor`."""
     import torch
 
+    if isinstance(piece, Slab):
+        part: torch.Tensor = checkpoint.slice(piece.name)[piece.expert : piece.expert + 1, piece.begin : piece.end]
+        return part[0].contiguous()
     parts = [checkpoint.tensor(name) for name in piece.here]
     joined = torch.cat(parts) if len(parts) > 1 else parts[0]
     return (joined.t() if piece.transpose and joined.dim() == 2 else joined).contiguous()

@@ -77,7 +77,7 @@ def import_checkpoint(source: str | Path, output: str | Path, spec_only: bool = 
     from eulerstack.compiler.writer import expected_weights, write_directory
 
     with Checkpoint(source) as checkpoint:
-        conversion = Conversion(checkpoint, importer, expected_weights(ir))
+        conversion = Conversion(checkpoint, importer, ir, expected_weights(ir))
         return write_directory(
             ir,
             output,
@@ -120,7 +120,7 @@ def export_checkpoint(
         shapes = {name: entry.shape for name, entry in checkpoint.entries.items()}
         if ir.embedding["tie_word_embeddings"]:
             shapes.pop(HEAD, None)
-        pieces, uncovered = plan(importer.rules, shapes)
+        pieces, uncovered = plan(importer.rules_for(ir), shapes)
         dtypes = {piece.there: {checkpoint.entries[name].dtype for name in piece.here} for piece in pieces}
         odd = [*uncovered, *(name for name, found in dtypes.items() if len(found) > 1 or not found <= set(DTYPES))]
         if odd:

@@ -20,6 +20,7 @@ from eulerstack.plugins.primitive import (
     Rotation,
     Rule,
     SchemaFragment,
+    StackRule,
     Target,
     WeightRule,
 )
@@ -42,6 +43,7 @@ __all__ = [
     "Rotation",
     "Rule",
     "SchemaFragment",
+    "StackRule",
     "Target",
     "WeightRule",
     "attention_scale",

@@ -377,11 +377,31 @@ class WeightRule:
     Names are modules': what follows them (".weight", ".bias") is the same on both sides, and `{i}` stands for a layer's
     index. With several names in `here`, the tensor there is theirs joined along axis 0, in this order (a fused
     projection). `transpose` says that matrices are stored [in, out] there and [out, in] here; vectors stay as they are.
+    `tensors` says that the names are whole names of tensors, which may end otherwise on the two sides.
     """
 
     there: str
     here: tuple[str, ...]
     transpose: bool = False
+    tensors: bool = False
+
+
+@dataclass(frozen=True)
+class StackRule:
+    """One tensor here, (experts, out, in), that lies there in a matrix for each expert.
+
+    `here` and `there` are whole names of tensors; `{i}` stands for a layer's index, `{e}` for an expert's. With several
+    names in `there`, an expert's part of the tensor here is theirs joined along axis 0, in this order, all of one
+    height. `fused` is the name of a tensor there that is the same as the one here, in checkpoints saved so: it is read,
+    and never written.
+    """
+
+    here: str
+    there: tuple[str, ...]
+    fused: str = ""
+
+
+TensorRule = WeightRule | StackRule
 
 
 def _same(layer: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -398,7 +418,8 @@ class Importer:
                   for what the language can't say
     to_config     ModelIR -> config.json that says the same as far as the family can; the caller holds it against the
                   IR by reading it back with `to_spec`
-    rules         the one table by which tensors are converted, in both directions
+    rules         the one table by which tensors are converted, in both directions; a function of the ModelIR where it
+                  depends on the layers
     drop          tensors there that hold no information (`{i}` is a layer's index)
     refused       (names of tensors there, what they are, what to do about them): parts of a checkpoint that the
                   language has no words for
@@ -414,9 +435,13 @@ class Importer:
     summary: str
     to_spec: Callable[[Mapping[str, Any]], dict[str, Any]]
     to_config: Callable[[Any], dict[str, Any]]
-    rules: tuple[WeightRule, ...]
+    rules: tuple[TensorRule, ...] | Callable[[Any], tuple[TensorRule, ...]]
     drop: tuple[str, ...] = ()
     refused: tuple[tuple[tuple[str, ...], Message, Message], ...] = ()
     prefix: str = ""
     pad_learns: bool = False
     canonical: Callable[[Mapping[str, Any]], Mapping[str, Any]] = _same
+
+    def rules_for(self, ir: Any) -> tuple[TensorRule, ...]:
+        """The table for the model of `ir`."""
+        return self.rules(ir) if callable(self.rules) else self.rules

@@ -1,9 +1,10 @@
-"""A mixture of gated experts, of which each token passes through the few that a router chooses.
+"""A mixture of experts, of which each token passes through the few that a router chooses.
 
 Shapes: hidden_states (batch, time, d_model) -> (batch, time, d_model)
 State:  none
-Cost:   parameters experts·d_model + experts·3·d_model·d_expert + 3·d_model·d_shared, of which a token touches those of
-        the router, of top_k experts and of the shared ones; FLOPs per token 2 per weight that it touches
+Cost:   parameters experts·d_model + experts·m·d_model·d_expert + m·d_model·d_shared, m = 3 where experts are gated and
+        2 where not, and d_model for shared_gate; of these a token touches those of the routers, of top_k experts and of
+        the shared ones; FLOPs per token 2 per weight that it touches
 Errors: CompatibilityError when top_k exceeds the experts, groups don't divide them, or words contradict each other
 Source: see modules/moe.py
 """
@@ -102,6 +103,10 @@ WORDS: Schema = {
         minimum=1,
         maximum=2**24,
     ),
+    "shared_gate": boolean(
+        "Whether a learned number between 0 and 1 of each token weighs the shared experts.", False
+    ),
+    "gated": boolean("Whether experts are gated units; false: each is two matrices with the activation between.", True),
     "n_groups": integer("Groups of neighbouring experts, for balance.group_limit.", 1, minimum=1, maximum=MOST_EXPERTS),
     "routing": ROUTING,
     "capacity_factor": number(
@@ -133,7 +138,8 @@ WORDS: Schema = {
         exclusiveMaximum=1,
     ),
     "activation": choice(
-        "Function of an expert's gate: swiglu and silu are one function, as are geglu and gelu; relu2 is relu squared.",
+        "Function of an expert's gate, or of its inner channels where there is none: swiglu and silu are one function, "
+        "as are geglu and gelu; relu2 is relu squared.",
         ("swiglu", "geglu", "gelu", "gelu_tanh", "relu", "relu2", "silu"),
         "swiglu",
     ),
@@ -198,6 +204,13 @@ def checks(dims: Dims, params: Params) -> Iterator[Problem]:
             msg("add shared_experts: 1, or delete d_shared"),
             SEE,
         )
+    if params["shared_gate"] and not params["shared_experts"]:
+        yield Problem(
+            "shared_gate",
+            msg("shared_gate is given, but there are no shared_experts"),
+            msg("add shared_experts: 1, or delete shared_gate"),
+            SEE,
+        )
     if params["capacity_drop_policy"] is not None and params["capacity_factor"] is None:
         yield Problem(
             "capacity_drop_policy",
@@ -238,8 +251,11 @@ def routing_checks(params: Params) -> Iterator[Problem]:
 def cost(dims: Dims, params: Params, element_bytes: int) -> Cost:
     """Parameters, those that a token touches, and FLOPs."""
     router = params["experts"] * dims.d_model
-    expert = 3 * dims.d_model * params["d_expert"]
-    shared = 3 * dims.d_model * (params["d_shared"] or 0)
+    matrices = 3 if params["gated"] else 2
+    expert = matrices * dims.d_model * params["d_expert"]
+    shared = matrices * dims.d_model * (params["d_shared"] or 0)
+    if params["shared_gate"]:
+        router += dims.d_model
     active = router + params["top_k"] * expert + shared
     return Cost(
         params=router + params["experts"] * expert + shared,
@@ -252,7 +268,7 @@ def cost(dims: Dims, params: Params, element_bytes: int) -> Cost:
 MOE = Primitive(
     name="moe",
     kind="ffn",
-    summary="mixture of gated experts: a router sends each token to a few of them",
+    summary="mixture of experts: a router sends each token to a few of them",
     paper="arXiv:1701.06538",
     module="eulerstack_mixers.modules.moe:MixtureOfExperts",
     reference="eulerstack_mixers.reference.moe:mixture_of_experts",

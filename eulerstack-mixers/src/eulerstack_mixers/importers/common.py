@@ -34,7 +34,8 @@ class Layout:
     """What is the same in every layer of a rotary, gated decoder; `windows` is what may differ.
 
     `attention`, `ffn` and `norm` are the template's words, `windows` the number of visible tokens of each layer
-    (None: all), `embedding` and `head` what those sections say beyond the usual.
+    (None: all), `embedding` and `head` what those sections say beyond the usual. `experts` is the ffn of each layer
+    with experts and None for the others; empty where no layer has any.
     """
 
     head_dim: int | None
@@ -45,6 +46,7 @@ class Layout:
     norm: Mapping[str, Any] = field(default_factory=dict)
     embedding: Mapping[str, Any] = field(default_factory=dict)
     head: Mapping[str, Any] = field(default_factory=dict)
+    experts: Sequence[Mapping[str, Any] | None] = ()
 
 
 def gated_decoder_spec(reader: ConfigReader, model_type: str, layout: Layout) -> dict[str, Any]:
@@ -77,18 +79,19 @@ def gated_decoder_spec(reader: ConfigReader, model_type: str, layout: Layout) ->
         **layout.embedding,
     }
     attention = {**layout.attention, "attn_drop": reader.probability("attention_dropout")}
-    mixed = len(set(layout.windows)) > 1
-    layers = [
-        (
-            ("sliding" if window else "global") if mixed else "decoder",
-            {
-                "mixer": {"type": "attention", "attention": {**attention, "window": window}},
-                "ffn": {"type": "gated_mlp", "activation": layout.activation, **layout.ffn},
-                "norm": {"type": "rmsnorm", "position": "pre", **layout.norm},
-            },
-        )
-        for window in layout.windows
-    ]
+    experts = layout.experts or [None] * len(layout.windows)
+    mixed = len(set(layout.windows)) > 1, len({each is None for each in experts}) > 1
+    layers = []
+    for window, mixture in zip(layout.windows, experts, strict=True):
+        kinds = ("sliding" if window else "global", "dense" if mixture is None else "experts")
+        dense = {"type": "gated_mlp", "activation": layout.activation, **layout.ffn}
+        template = {
+            "mixer": {"type": "attention", "attention": {**attention, "window": window}},
+            "ffn": dense if mixture is None else {**mixture, "activation": layout.activation},
+            "norm": {"type": "rmsnorm", "position": "pre", **layout.norm},
+        }
+        name = "_".join(kind for kind, differs in zip(kinds, mixed, strict=True) if differs)
+        layers.append((name or "decoder", template))
     head = {"type": "causal_lm", "tie_weights": reader.boolean("tie_word_embeddings"), **layout.head}
     return finish_spec(reader, model_type, model, embedding, layers, head)
 

@@ -1,4 +1,5 @@
-"""DeepSeek-V3, its dense parts: latent attention with interleaved rotary pairs, RMSNorm before each block, SwiGLU."""
+"""DeepSeek-V3: latent attention with interleaved rotary pairs, RMSNorm before each block, experts but for the first
+layers."""
 
 from __future__ import annotations
 
@@ -16,9 +17,20 @@ from eulerstack_mixers.importers.common import (
     ROTARY_BUFFERS,
     Layout,
     attention_rules,
-    canonical_layer,
     gated_decoder_config,
     gated_decoder_spec,
+    hf_activation,
+)
+from eulerstack_mixers.importers.experts import (
+    canonical_experts,
+    dense_activation,
+    expert_layers,
+    expert_params,
+    expert_rules,
+    read_experts,
+    read_groups,
+    shared_rules,
+    write_groups,
 )
 from eulerstack_mixers.importers.reader import ConfigReader, is_number
 
@@ -43,26 +55,34 @@ DEFAULTS = {
     "rope_interleave": True,
     "attention_bias": False,
     "attention_dropout": 0.0,
+    "moe_intermediate_size": 2048,
+    "n_routed_experts": 256,
+    "n_shared_experts": 1,
+    "num_experts_per_tok": 8,
+    "n_group": 8,
+    "topk_group": 4,
+    "norm_topk_prob": True,
+    "routed_scaling_factor": 2.5,
 }
 # The class gives the norms of both latents this eps, whatever rms_norm_eps says.
 LATENT_NORM_EPS = 1e-6
 
 
 def to_spec(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The spec of a DeepseekV3ForCausalLM's config.json, where all of its layers are dense."""
+    """The spec of a DeepseekV3ForCausalLM's config.json."""
     reader = ConfigReader(config, DEFAULTS)
     n_layers = reader.layers("num_hidden_layers")
     dense = reader.integer("first_k_dense_replace", minimum=0)
-    if reader.sound("num_hidden_layers", "first_k_dense_replace") and dense < n_layers:
-        reader.unsupported(
-            "first_k_dense_replace",
-            msg(
-                "{experts} of {layers} layers are mixtures of experts, which this version does not implement",
-                experts=n_layers - dense,
-                layers=n_layers,
-            ),
-            msg("import a checkpoint whose `{key}` is {wanted}", key="first_k_dense_replace", wanted=n_layers),
+    experts: list[dict[str, Any] | None] = [None] * n_layers
+    if dense < n_layers:
+        mixture = read_experts(
+            reader,
+            "n_routed_experts",
+            "moe_intermediate_size",
+            **read_groups(reader),
+            shared_experts=reader.integer("n_shared_experts"),
         )
+        experts[dense:] = [mixture] * (n_layers - dense)
     n_heads = reader.integer("num_attention_heads")
     reader.require("num_key_value_heads", n_heads, msg("every head of latent attention has keys of its own"))
     bias = reader.boolean("attention_bias")
@@ -81,6 +101,7 @@ def to_spec(config: Mapping[str, Any]) -> dict[str, Any]:
             "o_bias": bias,
         },
         embedding={"rope_interleaved": reader.boolean("rope_interleave")},
+        experts=experts,
     )
     spec = gated_decoder_spec(reader, "deepseek_v3", layout)
     theirs = _temperature(reader["rope_scaling"] or reader["rope_parameters"] or {})
@@ -105,6 +126,8 @@ def to_config(ir: Any) -> dict[str, Any]:
     """The config.json of the DeepSeek-V3 that `ir` describes, if it describes one."""
     attention = ir.layers[0].mixer.params
     rope_head_dim = attention.get("rope_head_dim") or 2
+    mixture = expert_params(ir)
+    d_expert = mixture.get("d_expert", 1)
     return gated_decoder_config(
         ir,
         # what the class itself makes of it
@@ -115,7 +138,12 @@ def to_config(ir: Any) -> dict[str, Any]:
         qk_rope_head_dim=rope_head_dim,
         qk_nope_head_dim=ir.model["head_dim"],
         v_head_dim=attention.get("v_head_dim") or ir.model["head_dim"],
-        first_k_dense_replace=len(ir.layers),
+        hidden_act=hf_activation(dense_activation(ir)),
+        first_k_dense_replace=[*expert_layers(ir), True].index(True),
+        n_routed_experts=mixture.get("experts", 1),
+        moe_intermediate_size=d_expert,
+        n_shared_experts=max(1, (mixture.get("d_shared") or 0) // d_expert),
+        **write_groups(mixture),
         num_nextn_predict_layers=0,
         rope_interleave=ir.position.params.get("rope_interleaved", False),
         attention_bias=attention.get("qkv_bias", False),
@@ -127,7 +155,7 @@ _RENAMED = {"kv_a_proj_with_mqa": "kv_a_proj", "q_a_layernorm": "q_a_norm", "kv_
 DEEPSEEK_V3 = Importer(
     model_type="deepseek_v3",
     architecture="DeepseekV3ForCausalLM",
-    summary="DeepSeek-V3 with dense layers only",
+    summary="DeepSeek-V3",
     to_spec=to_spec,
     to_config=to_config,
     rules=(
@@ -138,6 +166,8 @@ DEEPSEEK_V3 = Importer(
             for there, here in _RENAMED.items()
         ),
         *GATED_FFN_RULES,
+        *expert_rules("model.layers.{i}.mlp"),
+        *shared_rules("model.layers.{i}.mlp.shared_experts"),
         *PRE_NORM_RULES,
     ),
     drop=ROTARY_BUFFERS,
@@ -149,5 +179,5 @@ DEEPSEEK_V3 = Importer(
         ),
     ),
     prefix="model.",
-    canonical=canonical_layer,
+    canonical=canonical_experts,
 )

@@ -1,4 +1,5 @@
-"""Jamba without experts: Mamba-1 layers with one of attention in every period, no positions, a gated ffn in each."""
+"""Jamba: Mamba-1 layers with one of attention in every period, no positions, experts in some layers and a gated ffn in
+the others."""
 
 from __future__ import annotations
 
@@ -13,6 +14,14 @@ from eulerstack_mixers.importers.common import (
     finish_spec,
     hf_activation,
     norm_rules,
+)
+from eulerstack_mixers.importers.experts import (
+    canonical_experts,
+    dense_activation,
+    expert_layers,
+    expert_params,
+    expert_rules,
+    read_experts,
 )
 from eulerstack_mixers.importers.reader import ConfigReader
 from eulerstack_mixers.importers.state_space import canonical_state_space, rank_of
@@ -31,6 +40,9 @@ DEFAULTS = {
     "max_position_embeddings": 262144,
     "attention_dropout": 0.0,
     "num_experts": 16,
+    "num_experts_per_tok": 2,
+    "expert_layer_period": 2,
+    "expert_layer_offset": 1,
     "attn_layer_period": 8,
     "attn_layer_offset": 4,
     "mamba_d_state": 16,
@@ -44,7 +56,6 @@ DEFAULTS = {
 def to_spec(config: Mapping[str, Any]) -> dict[str, Any]:
     """The spec of a JambaForCausalLM's config.json."""
     reader = ConfigReader(config, DEFAULTS)
-    reader.require("num_experts", 1, msg("Jamba's mixture of experts has no words yet"))
     reader.require("hidden_act", "silu", msg("a state space's activation is silu"))
     d_model, n_heads, n_layers = (
         reader.integer("hidden_size"),
@@ -55,9 +66,8 @@ def to_spec(config: Mapping[str, Any]) -> dict[str, Any]:
     sound = reader.sound("hidden_size", "num_attention_heads", "num_key_value_heads")
     if sound and (d_model % n_heads or n_heads % n_kv_heads):
         reader.wrong("num_attention_heads", n_heads, msg("a multiple of num_key_value_heads that divides hidden_size"))
-    period, offset = reader.integer("attn_layer_period"), reader.integer("attn_layer_offset", minimum=0)
-    if reader.sound("attn_layer_period", "attn_layer_offset") and offset >= period:
-        reader.wrong("attn_layer_offset", offset, msg("a number below attn_layer_period"))
+    attends = _periodic(reader, "attn_layer", n_layers)
+    mixes = _periodic(reader, "expert_layer", n_layers)
     model: dict[str, Any] = {
         "name": "jamba",
         "d_model": d_model,
@@ -69,10 +79,10 @@ def to_spec(config: Mapping[str, Any]) -> dict[str, Any]:
         "norm_eps": reader.positive("rms_norm_eps"),
         "initializer_range": reader.positive("initializer_range"),
     }
-    shared = {
-        "ffn": {"type": "gated_mlp", "activation": GATED_ACTIVATIONS["silu"]},
-        "norm": {"type": "rmsnorm", "position": "pre"},
-    }
+    activation = GATED_ACTIVATIONS["silu"]
+    ffns: dict[bool, Mapping[str, Any]] = {False: {"type": "gated_mlp", "activation": activation}}
+    if reader["num_experts"] != 1 and any(mixes):
+        ffns[True] = read_experts(reader, "num_experts", "intermediate_size", normalize_top_k=False)
     attention = {"attn_drop": reader.probability("attention_dropout")}
     state_space = {
         "variant": "mamba1",
@@ -84,25 +94,42 @@ def to_spec(config: Mapping[str, Any]) -> dict[str, Any]:
         "proj_bias": reader.boolean("mamba_proj_bias"),
         "bcdt_norm": "learned",
     }
-    templates = {
-        "attention": {"mixer": {"type": "attention", "attention": attention}, **shared},
-        "mamba": {"mixer": {"type": "mamba", "mamba": state_space}, **shared},
-    }
-    names = ["attention" if index % period == offset else "mamba" for index in range(n_layers)]
+    layers = []
+    for attending, mixing in zip(attends, mixes, strict=True):
+        name = "attention" if attending else "mamba"
+        mixer = {"type": name, name: attention if attending else state_space}
+        ffn = ffns.get(mixing, ffns[False])
+        template = {"mixer": mixer, "ffn": ffn, "norm": {"type": "rmsnorm", "position": "pre"}}
+        layers.append((f"{name}_experts" if ffn["type"] == "moe" else name, template))
     head = {"type": "causal_lm", "tie_weights": reader.boolean("tie_word_embeddings")}
     embedding = {"type": "learned", "positional": "none"}
-    return finish_spec(reader, "jamba", model, embedding, [(name, templates[name]) for name in names], head)
+    return finish_spec(reader, "jamba", model, embedding, layers, head)
+
+
+def _periodic(reader: ConfigReader, key: str, n_layers: int) -> list[bool]:
+    """Which layers are of the kind whose period and offset stand under `key`."""
+    period, offset = reader.integer(f"{key}_period"), reader.integer(f"{key}_offset", minimum=0)
+    if reader.sound(f"{key}_period", f"{key}_offset") and offset >= period:
+        reader.wrong(f"{key}_offset", offset, msg("a number below {word}", word=f"{key}_period"))
+    return [index % period == offset for index in range(n_layers)]
+
+
+def _period(key: str, chosen: list[bool]) -> dict[str, int]:
+    """config.json's words for layers of a kind: those of the first two, and a period beyond the last where there is one
+    or none."""
+    found = [index for index, each in enumerate(chosen) if each]
+    offset = found[0] if found else len(chosen)
+    period = found[1] - offset if len(found) > 1 else max(len(chosen), offset) + 1
+    return {f"{key}_period": period, f"{key}_offset": offset}
 
 
 def to_config(ir: Any) -> dict[str, Any]:
     """The config.json of the Jamba that `ir` describes, if it describes one."""
-    first = ir.layers[0]
-    attention = [index for index, layer in enumerate(ir.layers) if layer.mixer.type == "attention"]
+    attends = [layer.mixer.type == "attention" for layer in ir.layers]
+    attention = [layer.mixer.params for layer in ir.layers if layer.mixer.type == "attention"]
     others = (layer.mixer.params for layer in ir.layers if layer.mixer.type != "attention")
     mixer: Mapping[str, Any] = next(others, {})
-    seen = len(ir.layers)
-    offset = attention[0] if attention else seen
-    period = attention[1] - attention[0] if len(attention) > 1 else max(seen, offset) + 1
+    mixture = expert_params(ir)
     expand = mixer.get("expand", 2.0)
     return {
         "vocab_size": ir.model["vocab_size"],
@@ -112,15 +139,15 @@ def to_config(ir: Any) -> dict[str, Any]:
         "num_hidden_layers": len(ir.layers),
         "num_attention_heads": ir.model["n_heads"],
         "num_key_value_heads": ir.model["n_kv_heads"],
-        "hidden_act": hf_activation(first.ffn.params.get("activation", "swiglu")),
+        "hidden_act": hf_activation(dense_activation(ir)),
         "initializer_range": ir.model["initializer_range"],
         "rms_norm_eps": ir.model["norm_eps"],
         "max_position_embeddings": ir.model["max_seq_len"],
-        "attention_dropout": ir.layers[attention[0]].mixer.params["attn_drop"] if attention else 0.0,
-        "num_experts": 1,
-        "num_experts_per_tok": 1,
-        "attn_layer_period": period,
-        "attn_layer_offset": offset,
+        "attention_dropout": attention[0]["attn_drop"] if attention else 0.0,
+        "num_experts": mixture.get("experts", 1),
+        "num_experts_per_tok": mixture.get("top_k", 1),
+        **_period("attn_layer", attends),
+        **_period("expert_layer", expert_layers(ir)),
         "mamba_d_state": mixer.get("d_state", 16),
         "mamba_d_conv": mixer.get("d_conv", 4),
         "mamba_expand": int(expand) if expand == int(expand) else expand,
@@ -133,7 +160,7 @@ def to_config(ir: Any) -> dict[str, Any]:
 
 def canonical(layer: Mapping[str, Any]) -> Mapping[str, Any]:
     """`layer` without what changes no function; the class has no words for the first step sizes, nor for a rotation."""
-    result = {name: dict(part) for name, part in canonical_state_space(layer).items()}
+    result = {name: dict(part) for name, part in canonical_experts(canonical_state_space(layer)).items()}
     if result["mixer"]["type"] == "mamba":
         for word in ("dt_min", "dt_max"):
             result["mixer"].pop(word, None)
@@ -145,7 +172,7 @@ _NORMS = {"dt_layernorm": "dt_norm", "b_layernorm": "b_norm", "c_layernorm": "c_
 JAMBA = Importer(
     model_type="jamba",
     architecture="JambaForCausalLM",
-    summary="Jamba, dense",
+    summary="Jamba",
     to_spec=to_spec,
     to_config=to_config,
     rules=(
@@ -163,6 +190,7 @@ JAMBA = Importer(
             WeightRule(f"model.layers.{{i}}.feed_forward.{name}", (f"model.layers.{{i}}.ffn.{name}",))
             for name in ("gate_proj", "up_proj", "down_proj")
         ),
+        *expert_rules("model.layers.{i}.feed_forward", router="router"),
         *norm_rules({"input_layernorm": "mixer_norm", "pre_ff_layernorm": "ffn_norm"}),
     ),
     prefix="model.",

@@ -9,9 +9,11 @@ from eulerstack_mixers.importers.gpt2 import GPT2
 from eulerstack_mixers.importers.jamba import JAMBA
 from eulerstack_mixers.importers.llama import LLAMA
 from eulerstack_mixers.importers.mistral import MISTRAL
+from eulerstack_mixers.importers.mixtral import MIXTRAL
 from eulerstack_mixers.importers.olmo2 import OLMO2
 from eulerstack_mixers.importers.qwen2 import QWEN2
 from eulerstack_mixers.importers.qwen3 import QWEN3
+from eulerstack_mixers.importers.qwen_moe import QWEN2_MOE, QWEN3_MOE
 from eulerstack_mixers.importers.state_space import FALCON_MAMBA, MAMBA, MAMBA2
 
 
@@ -27,7 +29,10 @@ def importers() -> list[Importer]:
         MAMBA,
         MAMBA2,
         MISTRAL,
+        MIXTRAL,
         OLMO2,
         QWEN2,
+        QWEN2_MOE,
         QWEN3,
+        QWEN3_MOE,
     ]

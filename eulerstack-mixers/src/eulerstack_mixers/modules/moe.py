@@ -1,13 +1,14 @@
-"""A mixture of gated experts: each token passes through the few that its router chooses, and through shared ones.
+"""A mixture of experts: each token passes through the few that its router chooses, and through shared ones.
 
 For the logits z = W x, in float32 at least: s = router(z) chooses, with a correction b where there is one, the `top_k`
 experts of largest s + b, or a hash of the token's id does; a = affinity(z) weighs them, divided by its sum over the
-chosen where that is asked for, times `routed_scale`. y = Σ_chosen a_e · down_e(act(gate_e x) ⊙ up_e x) + shared(x).
+chosen where that is asked for, times `routed_scale`. y = Σ_chosen a_e · down_e(act(gate_e x) ⊙ up_e x) + shared(x),
+where experts may do without gates, down_e(act(up_e x)), and σ(gate·x) may weigh the shared ones.
 While training, experts may have a capacity; else no token is ever dropped, and none sees another.
 
 Shapes: (batch, time, d_model) -> (batch, time, d_model); experts' weights (experts, out, in)
-Cost:   experts·d_model for the router, 3·d_model·d_expert for each expert, 3·d_model·d_shared for the shared ones; a
-        token passes through top_k experts
+Cost:   experts·d_model for the router, 3·d_model·d_expert for each expert, 3·d_model·d_shared for the shared ones, of
+        which a third goes without gates; d_model for the gate of the shared ones; a token passes through top_k experts
 Source: Shazeer et al. 2017, arXiv:1701.06538; softmax over all experts, then the best: Mixtral, arXiv:2401.04088;
         sigmoid, groups, correction: DeepSeek-V3, arXiv:2412.19437, equations 12 to 20; √softplus: DeepSeek-V4; load
         balance: Switch Transformers, arXiv:2101.03961, equations 4 to 6; z-loss: ST-MoE, arXiv:2202.08906, equation 5
@@ -146,18 +147,28 @@ class ExpertRouter(nn.Module):
 class Experts(nn.Module):
     """The weights of all experts, and the computation of the chosen ones."""
 
-    parameter_roles = {"gate_up_proj": "hidden", "down_proj": "output"}
+    parameter_roles = {"gate_up_proj": "hidden", "up_proj": "hidden", "down_proj": "output"}
 
-    def __init__(self, n_experts: int, width: int, inner: int, activation: str):
+    def __init__(self, n_experts: int, width: int, inner: int, params: dict[str, Any]):
         super().__init__()
-        self.n_experts = n_experts
-        self.gate_up_proj = nn.Parameter(torch.empty(n_experts, 2 * inner, width))
+        self.n_experts, self.gated = n_experts, params["gated"]
+        # The name says what it holds: gate and up joined, or up alone.
+        self.first = "gate_up_proj" if self.gated else "up_proj"
+        height = 2 * inner if self.gated else inner
+        self.register_parameter(self.first, nn.Parameter(torch.empty(n_experts, height, width)))
         self.down_proj = nn.Parameter(torch.empty(n_experts, width, inner))
-        self.activation = ACTIVATIONS[activation]
+        self.activation = ACTIVATIONS[params["activation"]]
 
     def initialize(self, initializer_range: float) -> None:
-        for weight in (self.gate_up_proj, self.down_proj):
+        for weight in (getattr(self, self.first), self.down_proj):
             initialization.normal_(weight, mean=0.0, std=initializer_range)
+
+    def between(self, first: torch.Tensor) -> torch.Tensor:
+        """What the second matrix reads, of what the first gave; (..., channels)."""
+        if not self.gated:
+            return self.activation(first)
+        gate, up = first.chunk(2, dim=-1)
+        return self.activation(gate) * up
 
     def forward(
         self,
@@ -181,31 +192,42 @@ class Experts(nn.Module):
             sizes = ((flat.unsqueeze(-1) == numbers) & left.unsqueeze(-1)).sum(0)
         tokens = order // chosen.shape[-1]
         ends = sizes.cumsum(0).int()
-        gate, up = grouped_linear(hidden_states[tokens], self.gate_up_proj, ends).chunk(2, dim=-1)
-        outputs = grouped_linear(self.activation(gate) * up, self.down_proj, ends)
+        inner = self.between(grouped_linear(hidden_states[tokens], getattr(self, self.first), ends))
+        outputs = grouped_linear(inner, self.down_proj, ends)
         outputs = (outputs * weights.flatten()[order].unsqueeze(-1)).to(hidden_states.dtype)
         return torch.zeros_like(hidden_states).index_add(0, tokens, outputs)
 
     def in_buffers(self, buffers: torch.Tensor) -> torch.Tensor:
         """Each expert's own rows, (experts, rows, d_model) -> the same shape."""
-        gate, up = torch.bmm(buffers, self.gate_up_proj.transpose(-2, -1).to(buffers.dtype)).chunk(2, dim=-1)
-        return torch.bmm(self.activation(gate) * up, self.down_proj.transpose(-2, -1).to(buffers.dtype))
+        inner = self.between(torch.bmm(buffers, getattr(self, self.first).transpose(-2, -1).to(buffers.dtype)))
+        return torch.bmm(inner, self.down_proj.transpose(-2, -1).to(buffers.dtype))
 
 
 class SharedExperts(nn.Module):
-    """The experts that every token passes through, as one gated unit of their joint width."""
+    """The experts that every token passes through, as one unit of their joint width."""
 
-    parameter_roles = {"down_proj.weight": "output"}
+    parameter_roles = {"down_proj.weight": "output", "gate.weight": "router"}
 
-    def __init__(self, width: int, inner: int, activation: str):
+    def __init__(self, width: int, inner: int, params: dict[str, Any]):
         super().__init__()
-        self.gate_proj = nn.Linear(width, inner, bias=False)
+        self.gate_proj = nn.Linear(width, inner, bias=False) if params["gated"] else None
         self.up_proj = nn.Linear(width, inner, bias=False)
         self.down_proj = nn.Linear(inner, width, bias=False)
-        self.activation = ACTIVATIONS[activation]
+        # How much of them a token takes.
+        self.gate = nn.Linear(width, 1, bias=False) if params["shared_gate"] else None
+        self.activation = ACTIVATIONS[params["activation"]]
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        return self.down_proj(self.activation(self.gate_proj(hidden_states)) * self.up_proj(hidden_states))
+        inner = self.up_proj(hidden_states)
+        if self.gate_proj is None:
+            inner = self.activation(inner)
+        else:
+            inner = self.activation(self.gate_proj(hidden_states)) * inner
+        output = self.down_proj(inner)
+        if self.gate is not None:
+            share = self.gate(hidden_states.to(self.gate.weight.dtype)).sigmoid()
+            output = output * share.to(output.dtype)
+        return output
 
 
 class MixtureOfExperts(nn.Module):
@@ -213,10 +235,10 @@ class MixtureOfExperts(nn.Module):
 
     def __init__(self, config: Any, params: dict[str, Any]):
         super().__init__()
-        width, activation = config.hidden_size, params["activation"]
+        width = config.hidden_size
         self.router = ExpertRouter(config, params)
-        self.experts = Experts(params["experts"], width, params["d_expert"], activation)
-        self.shared = SharedExperts(width, params["d_shared"], activation) if params["shared_experts"] else None
+        self.experts = Experts(params["experts"], width, params["d_expert"], params)
+        self.shared = SharedExperts(width, params["d_shared"], params) if params["shared_experts"] else None
         self.load_balance_coef, self.z_loss = params["load_balance_coef"], params["z_loss"]
         self.sequence_coef = params["balance"]["sequence_aux_coef"]
         self.correction = params["bias_correction"]

@@ -23,9 +23,11 @@ SCORES = {
 }
 
 
-def gated(token: Tensor, gate: Tensor, up: Tensor, down: Tensor, activation: str) -> Tensor:
-    """One gated unit on one token, (d_model) -> (d_model)."""
-    return down @ (activate(activation, gate @ token) * (up @ token))
+def unit(token: Tensor, first: list[Tensor], down: Tensor, activation: str) -> Tensor:
+    """One unit on one token, (d_model) -> (d_model); `first` is gate and up, or up alone."""
+    gate, up = first[0], first[-1]
+    inner = activate(activation, gate @ token)
+    return down @ (inner if len(first) == 1 else inner * (up @ token))
 
 
 def mixed(number: int) -> int:
@@ -92,11 +94,18 @@ def mixture_of_experts(
             if not fits:
                 continue
             load[expert] += 1
-            gate, up = weights["experts.gate_up_proj"][expert].chunk(2)
+            if params["gated"]:
+                first = list(weights["experts.gate_up_proj"][expert].chunk(2))
+            else:
+                first = [weights["experts.up_proj"][expert]]
             down = weights["experts.down_proj"][expert]
-            output = output + params["routed_scale"] * share * gated(token, gate, up, down, params["activation"])
+            output = output + params["routed_scale"] * share * unit(token, first, down, params["activation"])
         if params["shared_experts"]:
-            gate, up, down = (weights[f"shared.{name}_proj.weight"] for name in ("gate", "up", "down"))
-            output = output + gated(token, gate, up, down, params["activation"])
+            names = ("gate", "up") if params["gated"] else ("up",)
+            first = [weights[f"shared.{name}_proj.weight"] for name in names]
+            shared = unit(token, first, weights["shared.down_proj.weight"], params["activation"])
+            if params["shared_gate"]:
+                shared = shared * torch.sigmoid(weights["shared.gate.weight"] @ token)
+            output = output + shared
         rows.append(output)
     return torch.stack(rows)
