@@ -65,6 +65,31 @@ tissue:
     assert data["training"]["scaling"] == {"parametrization": "mup", "base_width": 16}
 
 
+def test_phases_are_shown_with_what_they_hold_at_once(run: Run, spec: Path) -> None:
+    spec.write_text(
+        spec.read_text(encoding="utf-8")
+        + """
+execution_modes:
+  - { name: think, max_tokens: 16, kv_share: false, loss_weight: 0.5, visible_to_user: false }
+  - { name: answer, max_tokens: 9 }
+transition: { type: special_token, token: <think_end> }
+""",
+        encoding="utf-8",
+    )
+    lines = run("explain", spec).out.splitlines()
+    keys_and_values = 2 * 2 * 8 * 2
+    for line in (
+        "Phases: special_token <think_end>",
+        "  think: 16 {kv_share: false, loss_weight: 0.5, visible_to_user: false}",
+        "  answer: 9",
+        "Longest context of the phases: 16 tokens beside the prompt, cache 2.438 KiB",
+    ):
+        assert line in lines, line
+    phases = json.loads(run("explain", spec, "--json").out)["phases"]
+    assert (phases["total_budget"], phases["longest_context"]) == (25, 16)
+    assert phases["cache_bytes"] == (2 * 16 + 7) * keys_and_values
+
+
 def test_equal_layers_in_a_row_share_a_line_of_the_table(run: Run, spec: Path) -> None:
     rows = run("explain", spec).out.splitlines()[-2:]
     assert rows[0].startswith("0–1") and "global" in rows[0]

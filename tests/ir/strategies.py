@@ -147,6 +147,25 @@ extensions = st.dictionaries(
 
 
 @st.composite
+def phases(draw: st.DrawFn) -> Data:
+    """No phases, or up to three with what ends them."""
+    modes: list[Data] = []
+    for name in draw(st.lists(names, max_size=3, unique=True)):
+        mode = words(
+            kv_share=st.booleans(), loss_weight=st.floats(0, 2) | st.integers(0, 2), visible_to_user=st.booleans()
+        )
+        modes.append({"name": name, "max_tokens": draw(tokens), **draw(mode), **draw(extensions)})
+    if not modes:
+        return {}
+    modes[-1] |= {"kv_share": True, "visible_to_user": True}
+    if len(modes) == 1:
+        return {"execution_modes": modes}
+    modes[-2]["per_token_rationale"] = draw(st.booleans())
+    ends = [{}, {"transition": {}}, {"transition": {"type": "special_token", "token": draw(names)}}]
+    return {"execution_modes": modes, **draw(st.sampled_from(ends))}
+
+
+@st.composite
 def specs(draw: st.DrawFn) -> Data:
     """A random valid spec of everything this version knows, at most a dozen layers."""
     positional = draw(st.sampled_from(["rope", "alibi", "learned", "none"]))
@@ -215,5 +234,6 @@ def specs(draw: st.DrawFn) -> Data:
                 scaling=st.just({"parametrization": "mup", "base_width": 3}),
             )
         ),
+        **draw(phases()),
         **draw(extensions),
     )

@@ -35,6 +35,15 @@ def test_what_was_taken_out_goes_back_to_its_place() -> None:
     assert kept == spec
 
 
+def test_what_stood_in_an_entry_of_a_list_goes_back_there() -> None:
+    spec = {"tissue": {"columns": [{"name": "a"}, {"name": "b", "experimental.x": 1}]}, "phases": [{"future.y": 2}]}
+    kept, reserved = take_out(spec)
+    assert kept == {"tissue": {"columns": [{"name": "a"}, {"name": "b"}]}, "phases": [{}]}
+    for path, value in reserved.items():
+        put_back(kept, path, value)
+    assert kept == spec
+
+
 def test_the_block_of_a_third_partys_type_is_no_extension() -> None:
     mixer = {"type": "vendor.acme.gla", "vendor.acme.gla": {"width": 1, "experimental.x": 2}}
     kept, reserved = take_out({"mixer": mixer})

@@ -82,6 +82,35 @@ def loss(before: Spec, after: Spec, case: Case) -> None:
     assert abs(float(first.detach() - second.detach())) > 1e-6
 
 
+def phase_loss(before: Spec, after: Spec, case: Case) -> None:
+    """The same logits and the same plain loss, but another loss of labelled phases."""
+    models = [built(before), built(after)]
+    ids = tokens(time=24)
+    _same_logits(*models)
+    with torch.no_grad():
+        plain = [model(ids, labels=ids).loss for model in models]
+        weighted = [model(ids, labels=ids, phase_labels=torch.zeros_like(ids)).loss for model in models]
+    assert plain[0] == plain[1] and abs(weighted[0] - weighted[1]) > 1e-3
+
+
+def generation(before: Spec, after: Spec, case: Case) -> None:
+    """The same logits, but other tokens are generated, or returned."""
+    models = [built(before), built(after)]
+    _same_logits(*models)
+    first, second = (_generated(model) for model in models)
+    assert not torch.equal(first, second)
+
+
+def named(before: Spec, after: Spec, case: Case) -> None:
+    """Generation is given a budget by another name."""
+    (name,) = case.changes
+    index = int(name.split(".")[1])
+    budgets = {before["execution_modes"][index]["name"]: 1}
+    assert _generated(built(before), phase_budgets=budgets).shape != _generated(built(before)).shape
+    with pytest.raises(ValueError, match=next(iter(budgets))):
+        _generated(built(after), phase_budgets=budgets)
+
+
 def corrections(before: Spec, after: Spec, case: Case) -> None:
     """Training passes leave other numbers behind than weights: the corrections of routers."""
     found = []
@@ -222,7 +251,8 @@ EFFECTS: dict[str, Callable[[Spec, Spec, Case], None]] = {
     effect.__name__: effect
     for effect in (
         refused, parameters, function, training, loss, corrections, initial, cost, cache_bytes, operations, fact,
-        source, findings, tokenizer, groups, groups_refused, trainer, recomputed, dtypes, rounding,
+        source, findings, tokenizer, groups, groups_refused, trainer, recomputed, dtypes, rounding, phase_loss,
+        generation, named,
     )
 }  # fmt: skip
 
@@ -235,6 +265,11 @@ class _Counter(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.number += 1
         return func(*args, **(kwargs or {}))
+
+
+def _generated(model: Any, **words: Any) -> torch.Tensor:
+    model.generation_config.transition_token_id = 7
+    return model.generate(tokens(time=6), pad_token_id=0, **words)
 
 
 def _initial_models(before: Spec, after: Spec) -> list[Any]:
@@ -280,4 +315,4 @@ def _tokenizer(spec: Spec) -> Any:
             return None
         loaded = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         padded = loaded(["a b", "a"], padding=loaded.pad_token is not None).input_ids
-        return padded, loaded.pad_token
+        return padded, loaded.pad_token, sorted(loaded.get_added_vocab())

@@ -62,6 +62,10 @@ MUP = {"parametrization": "mup", "base_width": 12}
 COLUMN = {"name": "all", "templates": ["decoder"]}
 TISSUE = {"columns": [COLUMN]}
 LAYERNORM = {NORM: {"type": "layernorm"}}
+PHASES = {
+    "execution_modes": [{"name": "think", "max_tokens": 5}, {"name": "answer", "max_tokens": 4}],
+    "transition": {"type": "special_token", "token": "<think_end>"},
+}
 TOKENIZER = {"model.vocab_size": 32000, "tokenizer_contract.pretrained": "bpe-32k"}
 CASES: dict[str, Case] = {
     "schema_version": Case("refused", {"schema_version": 2}),
@@ -187,6 +191,16 @@ CASES: dict[str, Case] = {
     "compatibility.quant_aware_training.dtype": rounding("dtype", "fp8"),
     "compatibility.quant_aware_training.scope": rounding("scope", "ffn"),
     "compatibility.quant_aware_training.dequant_to": rounding("dequant_to", "float16"),
+    "execution_modes.name": Case("named", {"execution_modes.0.name": "other"}, PHASES),
+    "execution_modes.max_tokens": Case("generation", {"execution_modes.0.max_tokens": 2}, PHASES),
+    "execution_modes.kv_share": Case("generation", {"execution_modes.0.kv_share": False}, PHASES),
+    "execution_modes.visible_to_user": Case("generation", {"execution_modes.0.visible_to_user": False}, PHASES),
+    "execution_modes.per_token_rationale": Case("generation", {"execution_modes.0.per_token_rationale": True}, PHASES),
+    "execution_modes.loss_weight": Case("phase_loss", {"execution_modes.0.loss_weight": 0.5}, PHASES),
+    "transition.type": Case("generation", {"transition": {}}, PHASES),
+    "transition.token": Case(
+        "tokenizer", {"transition.token": "<other>"}, {**TOKENIZER, **PHASES, "model.vocab_size": 32001}
+    ),
     "tissue.connectivity": Case("fact", {"tissue": {**TISSUE, "connectivity": "full"}}, {"tissue": TISSUE}),
     **{
         f"tissue.columns.{word}": Case("fact", {"tissue": {"columns": [{**COLUMN, word: value}]}}, {"tissue": TISSUE})

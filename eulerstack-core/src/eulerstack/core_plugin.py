@@ -11,6 +11,7 @@ from typing import Any
 
 from eulerstack.compiler.cost import count_parameters
 from eulerstack.errors import Finding, msg
+from eulerstack.hf.phase_lengths import longest_context
 from eulerstack.plugins.hookspecs import hookimpl
 from eulerstack.plugins.primitive import Rule, Target
 
@@ -78,10 +79,23 @@ def _tokenizer(ir: Any) -> Iterator[Finding]:
         )  # fmt: skip
 
 
+def _phases(ir: Any) -> Iterator[Finding]:
+    longest = longest_context(ir.execution_modes, ir.transition.get("token") is not None)
+    length = ir.model["max_seq_len"]
+    if longest > length:
+        yield Finding(
+            "phases",
+            msg("phases fill a context of up to {tokens} tokens beside the prompt, but max_seq_len is {length}",
+                tokens=longest, length=length),
+            "execution_modes",
+        )  # fmt: skip
+
+
 RULES = (
     Rule("head_dim", "head_dim lies between 32 and 256", _head_dim),
     Rule("target_params", "the parameter count is within 30 % of target_params", _target_params),
     Rule("tokenizer", "vocab_size fits the tokenizer", _tokenizer),
+    Rule("phases", "the budgets of the phases fit into max_seq_len", _phases),
 )
 
 

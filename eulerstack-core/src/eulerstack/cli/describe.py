@@ -53,6 +53,7 @@ def describe(spec: Spec, ir: ModelIR) -> dict[str, Any]:
         "training": _changed(thaw(ir.training_hints), training_hints()),
         "compatibility": _changed(thaw(ir.compatibility), compatibility()),
         "tissue": tissue_map(ir),
+        "phases": _phases(ir, cost),
         "extensions": thaw(ir.extensions),
         "params": {
             "total": cost.total,
@@ -99,6 +100,23 @@ def _primitive(
         if word not in hide and value != words[word].get("default", missing)
     }
     return {"type": name, "params": params}
+
+
+def _phases(ir: ModelIR, cost: ModelCost) -> dict[str, Any] | None:
+    """The phases of a generation with what they can hold at once beside the prompt; None where there are none."""
+    from eulerstack.hf.phase_lengths import longest_context, total_budget
+    from eulerstack.ir.types import thaw
+
+    if not ir.execution_modes:
+        return None
+    context = longest_context(ir.execution_modes, ir.transition["token"] is not None)
+    return {
+        "modes": thaw(ir.execution_modes),
+        "transition": thaw(ir.transition),
+        "total_budget": total_budget(ir.execution_modes),
+        "longest_context": context,
+        "cache_bytes": cost.cache_bytes(context),
+    }
 
 
 def _cache_bytes(cost: ModelCost, length: int) -> dict[str, int]:

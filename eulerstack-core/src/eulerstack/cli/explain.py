@@ -106,10 +106,31 @@ def _print_templates(data: Mapping[str, Any]) -> None:
         _pair(_("Compatibility"), _flow(compatibility))
     if data["training"]:
         _pair(_("Training hints"), _flow(data["training"]))
+    if data["phases"]:
+        _print_phases(data["phases"])
     if data["tissue"]:
         _print_tissue(data["tissue"])
     if data["extensions"]:
         _pair(_("Reserved keys"), ", ".join(data["extensions"]))
+
+
+def _print_phases(phases: Mapping[str, Any]) -> None:
+    transition = phases["transition"]
+    _pair(_("Phases"), " ".join(filter(None, (transition["type"], transition["token"]))))
+    for mode in phases["modes"]:
+        changed = {
+            word: mode[word]
+            for word, default in (("kv_share", True), ("loss_weight", 1.0), ("visible_to_user", True),
+                                  ("per_token_rationale", False))
+            if mode[word] != default
+        }  # fmt: skip
+        _pair(mode["name"], " ".join([f"{mode['max_tokens']:,}", *([_flow(changed)] if changed else [])]), indent=2)
+    _pair(
+        _("Longest context of the phases"),
+        _("{tokens} tokens beside the prompt, cache {bytes}").format(
+            tokens=f"{phases['longest_context']:,}", bytes=short_bytes(phases["cache_bytes"])
+        ),
+    )
 
 
 def _print_tissue(tissue: Mapping[str, Any]) -> None:

@@ -53,9 +53,14 @@ def compile_ir(ir: ModelIR) -> dict[str, Any]:
         "tensor_parallel_plan": tensor_parallel_plan(ir),
         "use_cache": True,
         "tissue": tissue_map(ir),
-        "v1_extensions": compiled_extensions(ir),
+        "v1_extensions": {**compiled_extensions(ir), **phases_of(architecture)},
         "architecture": architecture,
     }
+
+
+def phases_of(architecture: Mapping[str, Any]) -> dict[str, Any]:
+    """The phases of a generation and what ends one, where there are any, as `v1_extensions` repeats them."""
+    return {word: architecture[word] for word in ("execution_modes", "transition") if word in architecture}
 
 
 def _cache_of(node: PrimitiveIR) -> CacheLayer:
@@ -144,7 +149,7 @@ def words_of(ir: ModelIR) -> frozenset[str]:
     config = compile_ir(ir)
     architecture = config["architecture"]
     parts = [architecture[part] for part in ("embedding", "position", "blocks", "final_norm", "head")]
-    return frozenset(_words([*parts, config["layer_types"]]))
+    return frozenset(_words([*parts, config["layer_types"], list(phases_of(architecture))]))
 
 
 def _words(value: Any) -> Iterator[str]:

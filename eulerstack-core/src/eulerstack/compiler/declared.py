@@ -36,7 +36,8 @@ CORE_FIELDS = frozenset(
         "model_type", "architectures", "auto_map", "dtype", "vocab_size", "hidden_size", "intermediate_size",
         "num_hidden_layers", "n_layers", "num_attention_heads", "num_key_value_heads", "head_dim",
         "max_position_embeddings", "initializer_range", "tie_word_embeddings", "layer_types", "sliding_window",
-        "tensor_parallel_plan", "use_cache", "tissue", "v1_extensions", "architecture",
+        "tensor_parallel_plan", "use_cache", "tissue", "transition_token_id", "v1_extensions",
+        "architecture",
     }
 )  # fmt: skip
 LAYER_KINDS: tuple[Kind, ...] = ("mixer", "ffn", "norm", "residual")

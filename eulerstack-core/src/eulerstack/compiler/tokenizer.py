@@ -19,6 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 SPECIAL_TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
+TRANSITION_TOKEN = "transition_token_id"
 
 
 def find_tokenizer(name: str, spec_dir: Path | None) -> Path | None:
@@ -31,12 +32,14 @@ def find_tokenizer(name: str, spec_dir: Path | None) -> Path | None:
 def copy_tokenizer(ir: ModelIR, folder: Path, spec_dir: Path | None) -> dict[str, Any]:
     """Saves the tokenizer into `folder` as the contract asks; returns the config's special token ids.
 
-    A tokenizer that can't be found is not an error: one line says so, and the directory has none. Errors: CompileError
-    when the token that fills up, begins or ends texts lies beyond vocab_size.
+    A tokenizer that can't be found is not an error: one line says so, and the directory has none. The token that ends a
+    phase is added to a tokenizer that lacks it. Errors: CompileError when the token that fills up, begins or ends texts
+    or ends a phase lies beyond vocab_size, or when one and the same ends phases and texts.
     """
     contract = ir.tokenizer_contract
     name = contract["pretrained"]
     if name is None:
+        _note_unknown_transition(ir)
         return {}
     from transformers import AutoTokenizer
 
@@ -54,9 +57,14 @@ def copy_tokenizer(ir: ModelIR, folder: Path, spec_dir: Path | None) -> dict[str
         else:
             note = msg("tokenizer {name} is not on this machine, so the directory has none", name=name)
         logger.warning(str(note))
+        _note_unknown_transition(ir)
         return {}
     if contract["pad_token"] is not None:
         tokenizer.add_special_tokens({"pad_token": contract["pad_token"]})
+    transition = ir.transition.get("token")
+    if transition is not None:
+        # As a special token it is one piece in any text, and left out of what is shown.
+        tokenizer.add_tokens([transition], special_tokens=True)
     tokenizer.add_bos_token = contract["add_bos"]
     tokenizer.add_eos_token = contract["add_eos"]
     if hasattr(tokenizer, "update_post_processor"):
@@ -74,6 +82,8 @@ def copy_tokenizer(ir: ModelIR, folder: Path, spec_dir: Path | None) -> dict[str
             )
         )
     ids = {key: getattr(tokenizer, key) for key in SPECIAL_TOKENS}
+    if transition is not None:
+        ids[TRANSITION_TOKEN] = tokenizer.convert_tokens_to_ids(transition)
     _check_in_use(ir, tokenizer, ids)
     return {key: value for key, value in ids.items() if value is not None and value < ir.model["vocab_size"]}
 
@@ -85,6 +95,7 @@ def _check_in_use(ir: ModelIR, tokenizer: Any, ids: Mapping[str, int | None]) ->
         "pad_token_id": "tokenizer_contract.pad_token",
         **({"bos_token_id": "tokenizer_contract.add_bos"} if contract["add_bos"] else {}),
         **({"eos_token_id": "tokenizer_contract.add_eos"} if contract["add_eos"] else {}),
+        **({TRANSITION_TOKEN: "transition.token"} if TRANSITION_TOKEN in ids else {}),
     }
     outside = [
         Diagnostic(
@@ -100,5 +111,32 @@ def _check_in_use(ir: ModelIR, tokenizer: Any, ids: Mapping[str, int | None]) ->
         for key, path in in_use.items()
         if (token := ids[key]) is not None and token >= rows
     ]  # fmt: skip
+    if ids.get(TRANSITION_TOKEN) is not None and ids[TRANSITION_TOKEN] == ids["eos_token_id"]:
+        outside.append(
+            Diagnostic(
+                CompileError.category,
+                msg("token {token} of {name} ends texts, so it can't end a phase too", token=ir.transition["token"],
+                    name=contract["pretrained"]),
+                msg("Type a token of its own, such as <think_end>"),
+                "reference/errors.md#special-token",
+                "transition.token",
+            )
+        )  # fmt: skip
     if outside:
         raise CompileError(outside)
+
+
+def _note_unknown_transition(ir: ModelIR) -> None:
+    """Says that nobody knows the id of the token that ends a phase, where there is one."""
+    token = ir.transition.get("token")
+    if token is not None:
+        logger.warning(
+            str(
+                msg(
+                    "without its tokenizer the id of {token}, which ends a phase, is not known: pass {argument} to "
+                    "generate",
+                    token=token,
+                    argument=TRANSITION_TOKEN,
+                )
+            )
+        )

@@ -19,7 +19,8 @@ class EulerStackConfig(PreTrainedConfig):
     `architecture` is the complete IR and the only thing the model is built from; every other field repeats a part of it
     under the name that other tools expect. `layer_types` names the kind of each cache slot, and with it its mask; a
     layer may have several. `tensor_parallel_plan` says how matrices may be split; `tissue` maps columns of templates to
-    layers. `v1_extensions` holds what the spec said in reserved namespaces.
+    layers. `transition_token_id` is the id of what ends a phase. `v1_extensions` holds what the spec said in reserved
+    namespaces, and its phases.
 
     Errors: ValueError when a repeated field was changed so that it contradicts `architecture`.
     """
@@ -52,6 +53,7 @@ class EulerStackConfig(PreTrainedConfig):
     bos_token_id: int | None = None
     eos_token_id: int | list[int] | None = None
     pad_token_id: int | None = None
+    transition_token_id: int | None = None
     tie_word_embeddings: bool = True
     tensor_parallel_plan: dict | None = None
     tissue: dict | None = None

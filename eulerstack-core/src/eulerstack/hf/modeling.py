@@ -26,10 +26,12 @@ from eulerstack.hf.cache import STATE_LAYER_TYPE
 from eulerstack.hf.configuration import EulerStackConfig
 from eulerstack.hf.initial_weights import own_deviation, redraw, width_multiplier
 from eulerstack.hf.masks import create_masks, packed_sequences, state_mask
+from eulerstack.hf.phases import PhasedGenerationMixin
 from eulerstack.hf.primitives import primitive_class
 from eulerstack.hf.roles import keep_in_float32, note_parameter_roles
 from eulerstack.hf.slots import first_slot, of_slots, slot_mixers, slots_of_layers
 from eulerstack.hf.streams import stream_runs
+from eulerstack.hf.tables import ByName
 
 
 class ScaledEmbedding(nn.Embedding):
@@ -314,7 +316,13 @@ class EulerStackModel(EulerStackPreTrainedModel):
         return (torch.arange(time, device=inputs_embeds.device) + past).unsqueeze(0)
 
 
-class EulerStackForCausalLM(EulerStackPreTrainedModel, GenerationMixin):
+# What changes generation, by the word of the spec that asks for it.
+GENERATION: ByName = {
+    "execution_modes": PhasedGenerationMixin,
+}
+
+
+class EulerStackForCausalLM(EulerStackPreTrainedModel, *GENERATION.values(), GenerationMixin):  # type: ignore[misc]
     """The stack with a language-model head."""
 
     _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}
@@ -406,12 +414,15 @@ class EulerStackForCausalLM(EulerStackPreTrainedModel, GenerationMixin):
         labels: torch.LongTensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
+        phase_labels: torch.LongTensor | None = None,
         **kwargs: Any,
     ) -> EulerStackOutput:
         """Logits (batch, kept, vocab_size) and, with `labels` (batch, time; -100 is ignored), the next-token loss.
 
         `logits_to_keep` is a number of last positions (0: all) or the positions themselves; `num_items_in_batch` in
-        `kwargs` makes the loss a sum over that many tokens, for gradient accumulation.
+        `kwargs` makes the loss a sum over that many tokens, for gradient accumulation. With `phase_labels` (batch,
+        time), the index of each token's phase or -1, tokens count by their phases' weights.
+        Errors: ValueError for `phase_labels` where the spec has no phases.
         """
         outputs = self.model(
             input_ids=input_ids,
@@ -428,11 +439,15 @@ class EulerStackForCausalLM(EulerStackPreTrainedModel, GenerationMixin):
         loss = None
         if labels is not None:
             # A head without a loss of its own has transformers' next-token loss.
-            head_loss = getattr(self.head, "loss", None)
+            head_loss, token_loss, words = getattr(self.head, "loss", None), self.loss_function, kwargs
+            if phase_labels is not None:
+                if "execution_modes" not in (self.config.architecture or {}):
+                    raise ValueError("phase_labels are given, but the spec of this model has no execution_modes")
+                token_loss, words = self.phase_loss(), {**kwargs, "phase_labels": phase_labels}
             if head_loss is None:
-                loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
+                loss = token_loss(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **words)
             else:
-                loss = head_loss(logits, labels, self.loss_function, hidden_states=hidden_states, **kwargs)
+                loss = head_loss(logits, labels, token_loss, hidden_states=hidden_states, **words)
         router_loss = outputs.router_loss
         if labels is not None and router_loss is not None:
             total = kwargs.get("num_items_in_batch")

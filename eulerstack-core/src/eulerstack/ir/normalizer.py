@@ -72,6 +72,8 @@ class _Normalizer:
             "embedding": {},
             "head": {},
         }
+        if "execution_modes" in given:
+            optional["transition"] = {}
         templates = {name: variant.raw for name, variant in self.variants.items()}
         self.spec: Data = complete(
             assemble(registry), {**optional, **given, "layer_templates": templates, "layer_schedule": self.entries}
@@ -158,6 +160,8 @@ class _Normalizer:
             training_hints=self._section("training_hints"),
             compatibility=self._section("compatibility"),
             extensions=FrozenMapping(extensions),
+            execution_modes=tuple(map(FrozenMapping, self.spec.get("execution_modes", ()))),
+            transition=self._section("transition") if "transition" in self.spec else FrozenMapping(),
             tissue=self._section("tissue") if "tissue" in self.spec else FrozenMapping(),
             location=self.locate(""),
             locations=FrozenMapping({path: self.locate(source) for path, source in written.items()}),

@@ -46,6 +46,9 @@ def to_spec(ir: ModelIR, registry: Registry | None = None) -> Data:
     spec["head"] = _primitive(registry, "head", ir.head)
     for section in ("training_hints", "compatibility"):
         spec[section] = _ordered(getattr(ir, section), ir_words(section))
+    if ir.execution_modes:
+        spec["execution_modes"] = [_ordered(mode, ir_words("execution_modes")) for mode in ir.execution_modes]
+        spec["transition"] = _ordered(ir.transition, ir_words("transition"))
     if ir.tissue:
         spec["tissue"] = _ordered(ir.tissue, ir_words("tissue"))
     for path, value in sorted(ir.extensions.items()):
@@ -218,7 +221,15 @@ def to_data(ir: ModelIR) -> Data:
         "compatibility": thaw(ir.compatibility),
         "extensions": thaw(ir.extensions),
         "tissue": thaw(ir.tissue),
+        **_phases(ir),
     }
+
+
+def _phases(ir: ModelIR) -> Data:
+    """The phases of a generation and what ends one, where there are any."""
+    if not ir.execution_modes:
+        return {}
+    return {"execution_modes": thaw(ir.execution_modes), "transition": thaw(ir.transition)}
 
 
 def _node(node: PrimitiveIR) -> Data:
@@ -263,6 +274,8 @@ def from_data(data: Mapping[str, Any]) -> ModelIR:
         training_hints=FrozenMapping(data["training_hints"]),
         compatibility=FrozenMapping(data["compatibility"]),
         extensions=FrozenMapping(data["extensions"]),
+        execution_modes=tuple(map(FrozenMapping, data.get("execution_modes", ()))),
+        transition=FrozenMapping(data.get("transition")),
         tissue=FrozenMapping(data["tissue"]),
     )
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from eulerstack.dsl.paths import is_reserved
 
+_ENTRY = re.compile(r"\[(\d+)\]\.(.*)", re.DOTALL)
 _INNER = re.compile(r"\.(?=(?:experimental|future)\..|vendor\.[^.]+\..)")
 
 
@@ -48,6 +49,10 @@ def put_back(spec: dict[str, Any], path: str, value: Any) -> None:
     """Writes `value` into `spec` at the dotted `path` under which `take_out` found it; makes mappings on the way."""
     for key in sorted(spec, key=len, reverse=True):
         rest = path[len(key) + 1 :]
+        entry = _ENTRY.match(path[len(key) :]) if path.startswith(key) and isinstance(spec[key], list) else None
+        if entry:
+            put_back(spec[key][int(entry[1])], entry[2], value)
+            return
         if path.startswith(f"{key}.") and isinstance(spec[key], dict) and _INNER.search(f".{rest}"):
             put_back(spec[key], rest, value)
             return

@@ -113,7 +113,8 @@ class ModelIR:
     `model` holds the sizes under their YAML names, complete: name, d_model, vocab_size, max_seq_len, n_heads,
     n_kv_heads, head_dim, d_ff, norm_eps, residual_multiplier, initializer_range, dtype, family_hint, target_params.
     `embedding` holds type, tie_word_embeddings (agreed with the head's) and scale; `position` is what its `positional`
-    chose. `tissue` holds columns and connectivity; it is empty where the spec has none.
+    chose. `execution_modes` are the phases of a generation, in order, and `transition` is what ends one; both are empty
+    where the spec has none. `tissue` holds columns and connectivity; it is empty where the spec has none.
     `extensions` maps the dotted path of each reserved-namespace key to its value, complete where a plugin claims the
     key, and holds the defaults of the words that plugins add to sections; `locations` says where the keys stand.
     """
@@ -129,6 +130,8 @@ class ModelIR:
     training_hints: FrozenMapping
     compatibility: FrozenMapping
     extensions: FrozenMapping
+    execution_modes: tuple[FrozenMapping, ...] = ()
+    transition: FrozenMapping = FrozenMapping()
     tissue: FrozenMapping = FrozenMapping()
     location: Location | None = field(default=None, compare=False, repr=False)
     locations: FrozenMapping = field(default_factory=FrozenMapping, compare=False, repr=False)

@@ -16,7 +16,7 @@ from eulerstack import i18n
 from eulerstack.dsl.paths import RESERVED_KEY
 from eulerstack.errors import Message, msg
 from eulerstack.plugins.primitive import Primitive
-from eulerstack.schema import sections, training
+from eulerstack.schema import phases, sections, training
 from eulerstack.schema.sections import Schema, word
 
 _assembled: weakref.WeakKeyDictionary[Any, Schema] = weakref.WeakKeyDictionary()
@@ -85,6 +85,8 @@ def _assemble(registry: Any) -> Schema:
         "head": {**head, "examples": [{"type": "causal_lm"}]},
         "training_hints": training.training_hints(),
         "compatibility": compatibility,
+        "execution_modes": phases.execution_modes(),
+        "transition": phases.transition(),
         "tissue": training.tissue(),
     }
     required = (

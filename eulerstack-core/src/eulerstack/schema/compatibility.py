@@ -14,6 +14,7 @@ from eulerstack.schema import overrides, sections
 from eulerstack.schema.held import held_mappings, holds_others, unnested
 from eulerstack.schema.packages import is_installed, package_of
 from eulerstack.schema.parts import Part, Parts
+from eulerstack.schema.phase_checks import check_phases
 from eulerstack.schema.planned import is_planned_type, is_planned_value, is_planned_word
 from eulerstack.schema.training_checks import check_quantization, check_tissue, check_training_hints
 from eulerstack.schema.words import FOREIGN_VALUES, one_of
@@ -61,6 +62,7 @@ class _Checker:
         """What the words for training and for columns of templates say together."""
         check_training_hints(self._spec.get("training_hints", {}), self._spec["model"]["d_model"], self._problems)
         check_quantization(self._spec.get("compatibility", {}), self._problems)
+        check_phases(self._spec.get("execution_modes", ()), self._spec.get("transition"), self._problems)
         scheduled = {
             value
             for _, word, value in _words(self._spec["layer_schedule"], ())

@@ -12,7 +12,6 @@ PLANNED_TYPES: dict[str, tuple[str, ...]] = {
 }
 
 PLANNED_WORDS: dict[str, tuple[str, ...]] = {
-    "": ("execution_modes", "transition"),
     "layer_templates.<name>": ("memory", "shape_change"),
     "layer_schedule[]": ("depth_gating", "parallel", "merge", "integrator"),
     "head": ("mtp",),

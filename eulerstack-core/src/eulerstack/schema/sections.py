@@ -213,7 +213,7 @@ def let() -> Schema:
 def ir_words(name: str) -> tuple[str, ...]:
     """The words of a section that the IR holds there: all but those that only serve to find others, or a primitive."""
     # That file is built from this one.
-    from eulerstack.schema import training
+    from eulerstack.schema import phases, training
 
     schemas = {
         "model": model,
@@ -221,6 +221,8 @@ def ir_words(name: str) -> tuple[str, ...]:
         "embedding": embedding,
         "training_hints": training.training_hints,
         "compatibility": training.compatibility,
+        "execution_modes": lambda: phases.execution_modes()["items"],
+        "transition": phases.transition,
         "tissue": training.tissue,
     }
     return tuple(word for word in schemas[name]()["properties"] if word not in ("mlp_ratio", "positional"))
