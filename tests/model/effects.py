@@ -84,6 +84,7 @@ def loss(before: Spec, after: Spec, case: Case) -> None:
 
 def phase_loss(before: Spec, after: Spec, case: Case) -> None:
     """The same logits and the same plain loss, but another loss of labelled phases."""
+    assert "execution_modes" in before
     models = [built(before), built(after)]
     ids = tokens(time=24)
     _same_logits(*models)
@@ -103,6 +104,7 @@ def generation(before: Spec, after: Spec, case: Case) -> None:
 
 def named(before: Spec, after: Spec, case: Case) -> None:
     """Generation is given a budget by another name."""
+    assert "execution_modes" in before
     (name,) = case.changes
     index = int(name.split(".")[1])
     budgets = {before["execution_modes"][index]["name"]: 1}
