@@ -36,7 +36,7 @@ def phases(*modes: dict[str, Any], **transition: Any) -> dict[str, Any]:
             phases(WHY, {**WHY, "name": "how"}, ANSWER),
             "execution_modes[0].per_token_rationale",
             "which is none itself",
-            "after why",
+            "after ",
         ),
         (phases({**ANSWER, "visible_to_user": False}), "execution_modes", "every phase is hidden", "true"),
         (minimal(transition={"type": "budget_exhausted"}), "transition", "no phases", "delete transition"),
