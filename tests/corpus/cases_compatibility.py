@@ -126,9 +126,9 @@ CASES: list[Case] = [
         ("layer_templates.decoder.mixer.attention.window_mode", "nsa", "another window_mode"),
     ),
     incompatible(
-        "a section of a later version",
-        appended("§execution_modes:\n  - {name: think}\n"),
-        ("execution_modes", NOT_YET, "Delete execution_modes"),
+        "a rationale for nothing",
+        appended("execution_modes:\n  - {name: think, max_tokens: 9, per_token_rationale: §true}\n"),
+        ("execution_modes[0].per_token_rationale", "needs a phase after it", "per_token_rationale: false"),
     ),
     incompatible(
         "a stage of a later version",

@@ -49,6 +49,8 @@ SECTIONS = (
     "layer_schedule",
     "head",
     "training_hints",
+    "execution_modes",
+    "transition",
 )
 
 every_preset = pytest.mark.parametrize("name", sorted(PATHS))

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from eulerstack.compiler.cost import count_parameters
+from eulerstack.compiler.phases import phase_context
 from eulerstack.errors import Finding, msg
-from eulerstack.hf.phase_lengths import longest_context
 from eulerstack.plugins.hookspecs import hookimpl
 from eulerstack.plugins.primitive import Rule, Target
 
@@ -80,7 +80,7 @@ def _tokenizer(ir: Any) -> Iterator[Finding]:
 
 
 def _phases(ir: Any) -> Iterator[Finding]:
-    longest = longest_context(ir.execution_modes, ir.transition.get("token") is not None)
+    longest = phase_context(ir)
     length = ir.model["max_seq_len"]
     if longest > length:
         yield Finding(

@@ -25,6 +25,7 @@ def describe(spec: Spec, ir: ModelIR) -> dict[str, Any]:
     coded: a group is a run of equal layers, and its costs are those of one of them.
     """
     from eulerstack.compiler.cost import model_cost
+    from eulerstack.compiler.phases import phase_facts
     from eulerstack.compiler.tissue import tissue_map
     from eulerstack.ir.types import thaw
     from eulerstack.plugins.manager import get_registry
@@ -33,6 +34,7 @@ def describe(spec: Spec, ir: ModelIR) -> dict[str, Any]:
     registry = get_registry()
     cost = model_cost(ir, registry)
     length = ir.model["max_seq_len"]
+    phases = phase_facts(ir)
     head = ir.head.params.get("tie_weights", ir.embedding["tie_word_embeddings"])
     return {
         "model": thaw(ir.model),
@@ -53,7 +55,7 @@ def describe(spec: Spec, ir: ModelIR) -> dict[str, Any]:
         "training": _changed(thaw(ir.training_hints), training_hints()),
         "compatibility": _changed(thaw(ir.compatibility), compatibility()),
         "tissue": tissue_map(ir),
-        "phases": _phases(ir, cost),
+        "phases": phases and {**phases, "cache_bytes": cost.cache_bytes(phases["longest_context"])},
         "extensions": thaw(ir.extensions),
         "params": {
             "total": cost.total,
@@ -100,23 +102,6 @@ def _primitive(
         if word not in hide and value != words[word].get("default", missing)
     }
     return {"type": name, "params": params}
-
-
-def _phases(ir: ModelIR, cost: ModelCost) -> dict[str, Any] | None:
-    """The phases of a generation with what they can hold at once beside the prompt; None where there are none."""
-    from eulerstack.hf.phase_lengths import longest_context, total_budget
-    from eulerstack.ir.types import thaw
-
-    if not ir.execution_modes:
-        return None
-    context = longest_context(ir.execution_modes, ir.transition["token"] is not None)
-    return {
-        "modes": thaw(ir.execution_modes),
-        "transition": thaw(ir.transition),
-        "total_budget": total_budget(ir.execution_modes),
-        "longest_context": context,
-        "cache_bytes": cost.cache_bytes(context),
-    }
 
 
 def _cache_bytes(cost: ModelCost, length: int) -> dict[str, int]:
