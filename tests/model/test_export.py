@@ -332,7 +332,7 @@ class TestOutputs:
         assert list(tmp_path.iterdir()) == []
 
     def test_missing_foreign_and_misshapen_weights_are_compile_errors(self, tmp_path: Path) -> None:
-        from eulerstack.compiler.compile import iter_initial
+        from eulerstack.compiler.initial import iter_initial
         from eulerstack.compiler.writer import write_directory
 
         ir = es.normalize_to_ir(tiny_spec())
@@ -348,7 +348,7 @@ class TestOutputs:
             assert list(tmp_path.iterdir()) == []
 
     def test_shards_with_an_index_load_like_one_file(self, tmp_path: Path) -> None:
-        from eulerstack.compiler.compile import iter_initial
+        from eulerstack.compiler.initial import iter_initial
         from eulerstack.compiler.weights import write_weights
         from eulerstack.compiler.writer import expected_weights
 

@@ -10,7 +10,7 @@ import yaml
 
 import eulerstack as es
 import eulerstack_presets
-from eulerstack.compiler.compile import build_on_meta
+from eulerstack.compiler.initial import build_on_meta
 from eulerstack.compiler.cost import model_cost
 from eulerstack.compiler.family import config_for
 from eulerstack.ir.types import ModelIR

@@ -1,12 +1,10 @@
 """From an IR to its artifacts: a JSON config, a model in memory, a directory.
 
-`compile_ir` is torch-free. The other two initialise every module from a random stream of its own, which depends on the
-seed and the module's name alone, so that they give the same numbers in any order and with any number of threads.
+`compile_ir` is torch-free. The other two give the same numbers for the same seed; see `initial.py`.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,8 +22,6 @@ from eulerstack.plugins.manager import get_registry
 from eulerstack.plugins.primitive import CacheLayer, Kind, Params, Primitive
 
 if TYPE_CHECKING:
-    import torch
-
     from eulerstack.hf.models import EulerStackForCausalLM
 
 FORMAT_VERSION = 1
@@ -169,6 +165,8 @@ def compile_to_hf_model(ir: ModelIR, seed: int | None = None) -> EulerStackForCa
     The same numbers as the target `huggingface` writes for the same seed, whatever the spec's `compile_target`; `seed`
     None takes the spec's.
     """
+    from eulerstack.compiler.initial import build_on_meta, initialise_module
+
     model = build_on_meta(ir)
     for name, module in list(model.named_modules()):
         initialise_module(model, name, module, resolve_seed(ir, seed), ir.model["dtype"])
@@ -203,63 +201,3 @@ def compile_to_directory(
 def resolve_seed(ir: ModelIR, seed: int | None) -> int:
     """The seed given, or else the spec's."""
     return int(ir.training_hints["seed"]) if seed is None else seed
-
-
-def build_on_meta(ir: ModelIR) -> EulerStackForCausalLM:
-    """The model without memory for its weights, in float32."""
-    import torch
-
-    from eulerstack.hf.configuration import EulerStackConfig
-    from eulerstack.hf.models import EulerStackForCausalLM
-
-    with torch.device("meta"):
-        return EulerStackForCausalLM(EulerStackConfig(**compile_ir(ir)))
-
-
-def iter_initial(ir: ModelIR, seed: int) -> Iterator[tuple[str, torch.Tensor]]:
-    """(name, tensor) of every stored weight, initialised one module at a time and freed when the next is asked for."""
-    model = build_on_meta(ir)
-    tied = set(model.all_tied_weights_keys)
-    for name, module in list(model.named_modules()):
-        names = [f"{name}.{parameter}" if name else parameter for parameter, _ in _stored(module)]
-        if not names or all(full in tied for full in names):
-            continue
-        initialise_module(model, name, module, seed, ir.model["dtype"])
-        for full, (_, tensor) in zip(names, _stored(module), strict=True):
-            if full not in tied:
-                yield full, tensor.detach()
-        module.to_empty(device="meta", recurse=False)
-
-
-def _stored(module: torch.nn.Module) -> list[tuple[str, torch.Tensor]]:
-    """A module's own parameters and persistent buffers."""
-    transient = module._non_persistent_buffers_set
-    own = [*module._parameters.items(), *((n, b) for n, b in module._buffers.items() if n not in transient)]
-    return [(name, tensor) for name, tensor in own if tensor is not None]
-
-
-def initialise_module(model: EulerStackForCausalLM, name: str, module: torch.nn.Module, seed: int, dtype: str) -> None:
-    """Gives a module on meta its memory and its initial numbers; its children are not touched."""
-    import torch
-
-    from eulerstack.hf.roles import safe_parameters
-
-    if not module._parameters and not module._buffers:
-        return
-    module.to_empty(device="cpu", recurse=False)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(stream_seed(seed, name))
-        model._init_weights(module)
-    safe = safe_parameters(module, model.config.architecture)
-    for key, parameter in module._parameters.items():
-        if parameter is not None:
-            final = getattr(torch, "float32" if key in safe else dtype)
-            module._parameters[key] = torch.nn.Parameter(
-                parameter.detach().to(final), requires_grad=parameter.requires_grad
-            )
-
-
-def stream_seed(seed: int, name: str) -> int:
-    """The seed of one module's random stream, of 63 bits."""
-    digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1

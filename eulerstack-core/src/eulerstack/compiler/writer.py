@@ -18,13 +18,12 @@ from eulerstack import __version__
 from eulerstack.compiler.bundle import bundle
 from eulerstack.compiler.compile import (
     FORMAT_VERSION,
-    build_on_meta,
     compile_ir,
-    iter_initial,
     used_classes,
     used_primitives,
     words_of,
 )
+from eulerstack.compiler.initial import build_on_meta, iter_initial
 from eulerstack.compiler.output import replacing_directory
 from eulerstack.compiler.tokenizer import copy_tokenizer
 from eulerstack.compiler.weights import MAX_SHARD_BYTES, write_weights

@@ -1,0 +1,165 @@
+"""What compiling a spec costs, beside transformers' way to the same directory and beside the floor.
+
+Each run is a process of its own: it imports what it needs, and then measures itself while it makes a model of the same
+dimensions and writes it in bfloat16. The floor draws as many normal numbers as the model has, one layer's matrix at a
+time, at torch's rate on one thread, rounds them, and writes their bytes: less no way of making such a directory can do.
+
+    python benchmarks/compile.py
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from common import Stopwatch, circumstances, load_average, measure_growth_of_memory, parser, publish, table
+
+MIB = 2**20
+# Name: d_model, layers, heads, key-value heads, d_ff, vocabulary.
+SIZES = {
+    "0.1B": (640, 12, 10, 5, 2560, 16000),
+    "1B": (2048, 18, 16, 8, 7168, 32000),
+    "4B": (3072, 32, 24, 8, 10240, 64000),
+}
+QUICK = {"tiny": (64, 2, 4, 2, 128, 500)}
+SPEC = """\
+schema_version: 1
+model: {{ name: bench, d_model: {0}, n_heads: {2}, n_kv_heads: {3}, d_ff: {4}, vocab_size: {5}, max_seq_len: 2048,
+          dtype: bfloat16 }}
+tokenizer_contract: {{ type: hf }}
+embedding: {{ type: learned, positional: rope }}
+layer_templates: {{ block: {{ mixer: {{ type: attention, attention: {{}} }}, ffn: {{ type: gated_mlp }} }} }}
+layer_schedule: [ {{ template: block, repeat: {1} }} ]
+head: {{ type: causal_lm, tie_weights: false }}
+"""
+
+
+def ours(sizes: tuple[int, ...], folder: Path) -> Callable[[], object]:
+    """`compile_to_directory`."""
+    import eulerstack as es
+    import eulerstack.hf.models
+    from eulerstack.compiler import writer  # noqa: F401
+
+    spec = folder.with_suffix(".yml")
+    spec.write_text(SPEC.format(*sizes), encoding="utf-8")
+    ir = es.normalize_to_ir(es.load(spec))
+    return lambda: es.compile_to_directory(ir, folder)
+
+
+def theirs(sizes: tuple[int, ...], folder: Path) -> Callable[[], object]:
+    """A Llama of the same dimensions, made and saved by transformers."""
+    import torch
+    from transformers import AutoModelForCausalLM, LlamaConfig
+    from transformers.models.llama import modeling_llama  # noqa: F401
+
+    d_model, layers, heads, kv_heads, d_ff, vocab = sizes
+    config = LlamaConfig(
+        hidden_size=d_model, num_hidden_layers=layers, num_attention_heads=heads, num_key_value_heads=kv_heads,
+        intermediate_size=d_ff, vocab_size=vocab, tie_word_embeddings=False,
+    )  # fmt: skip
+    return lambda: AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(folder)
+
+
+def floor(sizes: tuple[int, ...], folder: Path) -> Callable[[], object]:
+    """As many numbers as the model has matrix entries, drawn and written."""
+    import torch
+
+    d_model, layers, heads, kv_heads, d_ff, vocab = sizes
+    attention = [d_model * d_model] * 2 + [d_model * kv_heads * (d_model // heads)] * 2
+    counts = [vocab * d_model, *([*attention, *[d_model * d_ff] * 3] * layers), vocab * d_model]
+
+    def run() -> None:
+        with folder.open("wb") as stream:
+            for count in counts:
+                numbers = torch.empty(count).normal_(std=0.02).to(torch.bfloat16)
+                stream.write(numbers.view(torch.uint8).numpy())
+
+    return run
+
+
+SIDES = {"ours": ours, "transformers": theirs, "floor": floor}
+
+
+def child(side: str, sizes: tuple[int, ...]) -> None:
+    """Measures one run in this process and prints it."""
+    import torch
+
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory(dir=os.environ.get("BENCHMARK_FOLDER")) as parent:
+        run = SIDES[side](sizes, Path(parent) / "model")
+        watch = Stopwatch()
+
+        def timed() -> None:
+            with watch:
+                run()
+
+        memory = measure_growth_of_memory(timed)
+    print(json.dumps({"clock": watch.timing.clock, "cpu": watch.timing.cpu, "memory": memory}))
+
+
+def measure(side: str, sizes: tuple[int, ...]) -> dict[str, float]:
+    """One run in a process of its own."""
+    command = [sys.executable, __file__, "--child", side, *map(str, sizes)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def rows(sizes: dict[str, tuple[int, ...]], repetitions: int) -> list[list[str]]:
+    """A row for each size and side; sides take turns."""
+    lines = []
+    for name, dimensions in sizes.items():
+        runs: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
+        for _ in range(repetitions):
+            for side in SIDES:
+                runs[side].append(measure(side, dimensions))
+        least = {what: min(run[what] for run in runs["floor"]) for what in ("clock", "cpu")}
+        for side, results in runs.items():
+            median = {what: statistics.median(run[what] for run in results) for what in results[0]}
+            best = {what: min(run[what] for run in results) for what in results[0]}
+            lines.append(
+                [
+                    name,
+                    side,
+                    f"{median['clock']:.2f}",
+                    f"{best['clock'] / least['clock']:.2f}",
+                    f"{best['cpu'] / least['cpu']:.2f}",
+                    f"{median['memory'] / MIB:.0f}",
+                ]
+            )
+    return lines
+
+
+def main() -> None:
+    """Runs the benchmark."""
+    if sys.argv[1:2] == ["--child"]:
+        child(sys.argv[2], tuple(map(int, sys.argv[3:])))
+        return
+    arguments = parser(__doc__, repetitions=3).parse_args()
+    load = load_average()
+    header = ["parameters", "side", "seconds", "of the floor's time", "of the floor's processor time", "memory, MiB"]
+    if shutil.disk_usage(tempfile.gettempdir()).free < 20e9 and not arguments.quick:
+        sys.exit("20 GB of free disk space are needed for the models that are written")
+    page = "\n\n".join(
+        [
+            "# Compiling, beside transformers and beside the floor",
+            circumstances(["torch", "transformers"], load),
+            "One torch thread, bfloat16, random weights; every run in a process of its own, sides taking turns, "
+            f"{arguments.repetitions} rounds. Seconds are medians; ratios are those of the fastest runs. Memory is "
+            "what the process grew by at its peak after it had imported everything. Goals: within 1.3 times the floor, "
+            "memory under 1024 MiB and flat in the size of the model.",
+            table(header, rows(QUICK if arguments.quick else SIZES, arguments.repetitions)),
+        ]
+    )
+    publish(page, arguments.output)
+
+
+if __name__ == "__main__":
+    main()
