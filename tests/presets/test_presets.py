@@ -10,9 +10,9 @@ import yaml
 
 import eulerstack as es
 import eulerstack_presets
-from eulerstack.compiler.initial import build_on_meta
 from eulerstack.compiler.cost import model_cost
 from eulerstack.compiler.family import config_for
+from eulerstack.compiler.initial import build_on_meta
 from eulerstack.ir.types import ModelIR
 from eulerstack.plugins.manager import get_registry
 from eulerstack.schema import report
