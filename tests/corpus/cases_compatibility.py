@@ -132,8 +132,8 @@ CASES: list[Case] = [
     ),
     incompatible(
         "a stage of a later version",
-        schedule("- §integrator: {type: ode_rk4, steps: 4, body: decoder}"),
-        ("layer_schedule[0].integrator", NOT_YET, "Delete integrator"),
+        schedule("- integrator: {type: §ode_rk4, steps: 4, body: decoder}"),
+        ("layer_schedule[0].integrator.type", NOT_YET, "Delete integrator"),
     ),
     incompatible(
         "hints of a later version",

@@ -33,7 +33,7 @@ def first_mixer(model: Any, hidden_states: torch.Tensor) -> dict[str, Any]:
     base = model.model
     positions = torch.arange(hidden_states.shape[1])[None]
     masks = create_masks(base.config, hidden_states, None, None, positions)
-    slots = base.slots_of_layers[0]
+    slots = base.slots_of_stages[0]
     ropes = [base.rope_of_slot[slot] for slot in slots]
     return {
         "position_embeddings": [None if r is None else base.rotary_embs[r](hidden_states, positions) for r in ropes],

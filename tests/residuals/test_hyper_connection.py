@@ -268,10 +268,10 @@ def test_a_schedule_may_change_the_scaling_and_the_ir_prints_and_reads_back() ->
 
 
 def test_a_run_of_layers_takes_its_ends_from_the_residual_of_its_last_layer() -> None:
-    config = SimpleNamespace(hidden_size=8, architecture={"model": {"norm_eps": 1e-5}})
     params = {"expand": 2, "mixing": "birkhoff", "sinkhorn_iters": 1, "eps": 0.25}
     blocks = [
         {"residual": {"type": "hyper_connection", "params": {**params, "eps": eps}, "residual_streams": 2}}
         for eps in (0.25, 0.5)
     ]
-    assert [each.eps for each in StreamRuns(config, blocks)] == [0.5]
+    config = SimpleNamespace(hidden_size=8, architecture={"model": {"norm_eps": 1e-5}, "blocks": blocks})
+    assert [each.eps for each in StreamRuns(config, [0, 1])] == [0.5]

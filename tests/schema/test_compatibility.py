@@ -158,8 +158,11 @@ def test_every_planned_word_is_refused_by_name() -> None:
             refused += 1
     for kind, names in PLANNED_TYPES.items():
         for name in names:
-            place = {"head": "head"}.get(kind, f"layer_templates__one__{kind}")
-            found = problems_of(_real(**{place: {"type": name, name: {"x": 1}}}), registry)
+            place = {"head": "head", "integrator": "layer_schedule"}.get(kind, f"layer_templates__one__{kind}")
+            node: Any = {"type": name, name: {"x": 1}}
+            if kind == "integrator":
+                node = [{kind: {**node, "steps": 1, "body": "one"}}]
+            found = problems_of(_real(**{place: node}), registry)
             assert [each.see for each in found] == ["reference/errors.md#planned"], found
             refused += 1
     assert refused

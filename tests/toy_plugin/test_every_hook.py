@@ -40,6 +40,7 @@ WORDS: dict[str, tuple[str, str, str, Any, Any]] = {
     "eulerstack_positions": ("vendor.toy.waves", "ToyWaves", "embedding.+.base", 50.0, 1),
     "eulerstack_residuals": ("vendor.toy.gated", "ToyGatedResidual", f"{EMA}.residual.+.start", 0.25, "much"),
     "eulerstack_heads": ("vendor.toy.low_rank", "ToyLowRankHead", "head.+.rank", 4, 0),
+    "eulerstack_integrators": ("vendor.toy.relax", "ToyRelax", "layer_schedule.2.integrator.+.rate", 0.25, 2),
 }
 
 
@@ -57,8 +58,8 @@ def with_word(hook: str, value: Any) -> dict[str, Any]:
     """The preset with the hook's word at another value."""
     name, _, path, _, _ = WORDS[hook]
     spec = preset()
-    *parents, last = [name if part == "+" else part for part in path.split(".")]
-    place = spec
+    *parents, last = [name if part == "+" else int(part) if part.isdigit() else part for part in path.split(".")]
+    place: Any = spec
     for part in parents:
         place = place[part]
     place[last] = value
@@ -120,7 +121,7 @@ def test_a_primitives_word_is_validated_with_its_place(hook: str, tmp_path: Path
     with pytest.raises(ValidationError) as caught:
         es.validate_v2(es.load(file))
     (problem,) = caught.value.diagnostics
-    assert problem.path == path.replace("+", name) and problem.location is not None
+    assert problem.path == re.sub(r"\.(\d+)", r"[\1]", path).replace("+", name) and problem.location is not None
 
 
 @pytest.mark.parametrize("hook", WORDS)
@@ -549,10 +550,28 @@ def test_a_checkpoint_of_its_family_is_imported_and_written_back(tmp_path: Path)
     assert {key: written[key] for key in config} == config
 
 
-@tries("eulerstack_integrators", "eulerstack_memories")
-@pytest.mark.parametrize(
-    ("hook", "kind"), [("eulerstack_integrators", "integrator"), ("eulerstack_memories", "memory")]
-)
+class TestIntegrator:
+    """A stage that evaluates one layer several times."""
+
+    def test_every_evaluation_has_a_cache_slot_and_decoding_is_exact(self) -> None:
+        model, ids = model_of(preset()), some_ids(batch=2)
+        assert len(model.config.layer_types) == 5 and model.config.num_hidden_layers == 4
+        with torch.no_grad():
+            first = model(ids[:, :6], use_cache=True)
+            second = model(ids[:, 6:], past_key_values=first.past_key_values)
+            both = torch.cat((first.logits, second.logits), 1)
+            torch.testing.assert_close(both, model(ids, use_cache=False).logits, atol=1e-5, rtol=0)
+
+    def test_its_own_check_is_made_where_it_stands(self) -> None:
+        spec = preset()
+        spec["layer_schedule"][2]["integrator"]["output"] = "hidden"
+        with pytest.raises(CompatibilityError) as caught:
+            es.normalize_to_ir(spec)
+        assert [problem.path for problem in caught.value.diagnostics] == ["layer_schedule[2].integrator.output"]
+
+
+@tries("eulerstack_memories")
+@pytest.mark.parametrize(("hook", "kind"), [("eulerstack_memories", "memory")])
 def test_a_kind_that_the_language_has_no_place_for_is_never_accepted_and_ignored(hook: str, kind: str) -> None:
     module = types.ModuleType("later")
     primitive = Primitive(f"vendor.later.{kind}", kind, "an example", "later.modules:Example")  # type: ignore[arg-type]

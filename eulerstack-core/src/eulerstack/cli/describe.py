@@ -7,7 +7,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from eulerstack.dsl.paths import is_reserved
-from eulerstack.schema.sections import DEFAULT_NORM_POSITION, DEFAULT_TYPES
+from eulerstack.schema.sections import DEFAULT_NORM_POSITION, DEFAULT_TYPES, shared_params
 
 if TYPE_CHECKING:
     from eulerstack.compiler.cost import ModelCost
@@ -22,7 +22,8 @@ def describe(spec: Spec, ir: ModelIR) -> dict[str, Any]:
     """Sizes, templates, schedule, layers and costs of one model.
 
     `params` of a primitive are those that the spec gives and that differ from the defaults. Layers are run-length
-    coded: a group is a run of equal layers, and its costs are those of one of them.
+    coded: a group is a run of equal layers, and its costs are those of one of them, all its evaluations together. Of a
+    layer inside a stage, `stage` is the index and the word of that stage.
     """
     from eulerstack.compiler.cost import model_cost
     from eulerstack.compiler.phases import phase_facts
@@ -44,10 +45,7 @@ def describe(spec: Spec, ir: ModelIR) -> dict[str, Any]:
             for name, template in spec["layer_templates"].items()
             if not is_reserved(name)
         },
-        "schedule": [
-            {"template": each["template"], "repeat": each.get("repeat", 1), "override": each.get("override") or {}}
-            for each in spec["layer_schedule"]
-        ],
+        "schedule": [_entry(each, registry) for each in spec["layer_schedule"]],
         "total_layers": len(ir.layers),
         "head": _primitive("head", ir.head.type, spec.get("head") or {}, registry, hide=("tie_weights",))
         | {"tie_weights": head},
@@ -90,7 +88,7 @@ def _primitive(
     kind: str, name: str, given: Mapping[str, Any], registry: Registry, hide: tuple[str, ...] = ()
 ) -> dict[str, Any]:
     primitive = registry.get(kind, name)
-    words = dict(primitive.inline)
+    words = {**shared_params(kind), **primitive.inline}
     written = {word: given[word] for word in words if word in given}
     if primitive.schema is not None:
         words |= primitive.schema.get("properties", {})
@@ -102,6 +100,21 @@ def _primitive(
         if word not in hide and value != words[word].get("default", missing)
     }
     return {"type": name, "params": params}
+
+
+def _entry(entry: Mapping[str, Any], registry: Registry) -> dict[str, Any]:
+    """An entry of the schedule; of a stage its type, its words and the template of its layers."""
+    if "integrator" not in entry:
+        return {
+            "template": entry["template"],
+            "repeat": entry.get("repeat", 1),
+            "override": entry.get("override") or {},
+        }
+    stage = entry["integrator"]
+    return {
+        "integrator": _primitive("integrator", stage["type"], stage, registry),
+        "body": stage["body"],
+    }
 
 
 def _cache_bytes(cost: ModelCost, length: int) -> dict[str, int]:
@@ -118,7 +131,12 @@ def _layers(ir: ModelIR, cost: ModelCost, length: int) -> list[dict[str, Any]]:
 
     groups = []
     first = 0
-    for layer, run in groupby(ir.layers):
+    places = [
+        (layer, (index, stage.word) if stage.word else None)
+        for index, stage in enumerate(ir.stages)
+        for layer in stage.layers
+    ]
+    for (layer, stage), run in groupby(places):
         count = sum(1 for _ in run)
         price = cost.layers[first]
         alone = ModelCost(embedding=0, positions=Cost(), layers=(price,), final_norm=0, head=Cost())
@@ -127,6 +145,8 @@ def _layers(ir: ModelIR, cost: ModelCost, length: int) -> list[dict[str, Any]]:
                 "first": first,
                 "last": first + count - 1,
                 "template": layer.template,
+                "stage": None if stage is None else {"index": stage[0], "word": stage[1]},
+                "evaluations": price.evaluations,
                 "mixer": layer.mixer.type,
                 "ffn": layer.ffn.type,
                 "norm": layer.norm.type,

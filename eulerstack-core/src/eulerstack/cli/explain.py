@@ -89,12 +89,7 @@ def _print_templates(data: Mapping[str, Any]) -> None:
         for part, primitive in template.items():
             _pair(part, _with_params(primitive), indent=4)
     say(styled(_("Layer schedule:"), "name"))
-    entries = [
-        f"{entry['template']}{UNBROKEN}x{entry['repeat']}"
-        + (f" {_flow(entry['override'])}" if entry["override"] else "")
-        for entry in data["schedule"]
-    ]
-    for line in wrap(", ".join(entries), min(columns(), 110) - 2):
+    for line in wrap(", ".join(map(_entry, data["schedule"])), min(columns(), 110) - 2):
         say("  " + line.replace(UNBROKEN, " "))
     _pair(_("Total layers"), str(data["total_layers"]))
     head = dict(data["head"])
@@ -131,6 +126,14 @@ def _print_phases(phases: Mapping[str, Any]) -> None:
             tokens=f"{phases['longest_context']:,}", bytes=short_bytes(phases["cache_bytes"])
         ),
     )
+
+
+def _entry(entry: Mapping[str, Any]) -> str:
+    """An entry of the schedule on one line."""
+    if "integrator" in entry:
+        return f"{_with_params(entry['integrator'])}: {entry['body']}"
+    override = f" {_flow(entry['override'])}" if entry["override"] else ""
+    return f"{entry['template']}{UNBROKEN}x{entry['repeat']}{override}"
 
 
 def _print_tissue(tissue: Mapping[str, Any]) -> None:
@@ -201,7 +204,7 @@ def _print_layers(groups: Sequence[Mapping[str, Any]]) -> None:
     rows = [
         (
             str(group["first"]) if group["first"] == group["last"] else f"{group['first']}–{group['last']}",
-            group["template"],
+            _in_stage(group),
             group["mixer"],
             group["ffn"],
             short_count(group["params"]),
@@ -213,6 +216,14 @@ def _print_layers(groups: Sequence[Mapping[str, Any]]) -> None:
     say_table(titles, rows)
     if len(groups) > MAX_ROWS:
         say(_("Rows left out: {number}; --json has them all.").format(number=len(groups) - MAX_ROWS))
+
+
+def _in_stage(group: Mapping[str, Any]) -> str:
+    """The template of a group of layers, with the stage that holds them."""
+    if group["stage"] is None:
+        return str(group["template"])
+    times = f"{UNBROKEN}x{group['evaluations']}" if group["evaluations"] > 1 else ""
+    return f"{group['template']}{times} ({group['stage']['word']})".replace(UNBROKEN, " ")
 
 
 def _with_params(primitive: Mapping[str, Any]) -> str:

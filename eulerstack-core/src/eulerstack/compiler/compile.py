@@ -5,18 +5,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eulerstack.compiler.declared import architecture_of, features_of
+from eulerstack.compiler.declared import architecture_of, evaluated_layers, features_of
 from eulerstack.compiler.extensions import compiled_extensions
 from eulerstack.compiler.targets import write_target
 from eulerstack.compiler.tissue import tissue_map
 from eulerstack.hf.ecosystem import AUTO_MAP, ecosystem_fields
 from eulerstack.ir.dims import dims_of
 from eulerstack.ir.printer import print_ir
-from eulerstack.ir.types import LayerIR, ModelIR, PrimitiveIR
+from eulerstack.ir.types import IntegratorIR, LayerIR, ModelIR, PrimitiveIR
 from eulerstack.plugins.asking import ask
 from eulerstack.plugins.manager import get_registry
 from eulerstack.plugins.primitive import CacheLayer, Kind, Params, Primitive
@@ -34,7 +35,12 @@ def compile_ir(ir: ModelIR) -> dict[str, Any]:
     handler of its reserved namespace refuses.
     """
     architecture = architecture_of(ir)
-    caches = [_cache_of(mixer) for layer in ir.layers for mixer in layer.slot_mixers]
+    caches = [
+        _cache_of(mixer)
+        for layer, evaluations in evaluated_layers(ir)
+        for _ in range(evaluations)
+        for mixer in layer.slot_mixers
+    ]
     windows = [cache.window for cache in caches if cache.window is not None]
     # transformers knows one window a model; the most frequent one gets its name.
     sliding_window = max(sorted(set(windows)), key=windows.count) if windows else None
@@ -78,19 +84,28 @@ def tensor_parallel_plan(ir: ModelIR) -> dict[str, str]:
     A bias per head is computed for all heads at once, so attention then stays whole.
     """
     biased = get_registry().get("position", ir.position.type).place == "scores"
-    plans: list[dict[str, str]] = []
-    for layer in ir.layers:
+    plans: list[tuple[str, dict[str, str]]] = []
+    for place, layer in _places_of_layers(ir):
         plan: dict[str, str] = {}
-        for kind, place, node in _modules_of(layer):
+        for kind, part, node in _modules_of(layer):
             declaration = get_registry().get(kind, node.type)
             if declaration.tensor_parallel is None or (kind == "mixer" and biased):
                 continue
             for name, style in declaration.tensor_parallel(node.params).items():
-                plan[f"{place}.{name}"] = style
-        plans.append(plan)
-    if all(plan == plans[0] for plan in plans):
-        return {f"layers.*.{name}": style for name, style in plans[0].items()}
-    return {f"layers.{index}.{name}": style for index, plan in enumerate(plans) for name, style in plan.items()}
+                plan[f"{part}.{name}"] = style
+        plans.append((place, plan))
+    if all(plan == plans[0][1] for _, plan in plans):
+        plans = [(re.sub(r"\d+", "*", place), plan) for place, plan in plans]
+    return {f"{place}.{name}": style for place, plan in plans for name, style in plan.items()}
+
+
+def _places_of_layers(ir: ModelIR) -> Iterator[tuple[str, LayerIR]]:
+    """Every layer with the name of its module."""
+    for index, stage in enumerate(ir.stages):
+        if isinstance(stage, LayerIR):
+            yield f"layers.{index}", stage
+        else:
+            yield from ((f"layers.{index}.layers.{place}", layer) for place, layer in enumerate(stage.layers))
 
 
 def _modules_of(layer: LayerIR) -> Iterator[tuple[Kind, str, PrimitiveIR]]:
@@ -110,6 +125,8 @@ def nodes_of(ir: ModelIR) -> Iterator[tuple[str, str, Params]]:
     yield "head", ir.head.type, ir.head.params
     if ir.final_norm is not None:
         yield "norm", ir.final_norm.type, ir.final_norm.params
+    for integrator in dict.fromkeys(stage.integrator for stage in ir.stages if isinstance(stage, IntegratorIR)):
+        yield "integrator", integrator.type, integrator.params
     for layer in dict.fromkeys(ir.layers):
         for node in dict.fromkeys((layer.mixer, *layer.slot_mixers)):
             yield "mixer", node.type, node.params
@@ -144,7 +161,7 @@ def words_of(ir: ModelIR) -> frozenset[str]:
     """
     config = compile_ir(ir)
     architecture = config["architecture"]
-    parts = [architecture[part] for part in ("embedding", "position", "blocks", "final_norm", "head")]
+    parts = [architecture[part] for part in ("embedding", "position", "blocks", "layers", "final_norm", "head")]
     return frozenset(_words([*parts, config["layer_types"], list(phases_of(architecture))]))
 
 

@@ -13,9 +13,10 @@ from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Literal
 
+from eulerstack.compiler.declared import evaluations_of
 from eulerstack.ir.dims import dims_of
 from eulerstack.ir.lookup import primitive_of
-from eulerstack.ir.types import LayerIR, ModelIR, PrimitiveIR
+from eulerstack.ir.types import IntegratorIR, LayerIR, ModelIR, PrimitiveIR
 from eulerstack.plugins import Cost, Dims
 from eulerstack.plugins.asking import ask
 from eulerstack.plugins.manager import Registry, get_registry
@@ -29,7 +30,8 @@ class LayerCost:
     """The price of one layer, by part.
 
     `norms` holds one Cost for each norm of the layer, `held` one for each mixer that its mixer holds; `mixer` is then
-    the price of the rest of it.
+    the price of the rest of it. One pass evaluates the layer `evaluations` times, each time at its FLOPs and with a
+    cache of its own.
     """
 
     mixer: Cost
@@ -37,6 +39,7 @@ class LayerCost:
     norms: tuple[Cost, ...]
     residual: Cost
     held: tuple[Cost, ...] = ()
+    evaluations: int = 1
 
     def parts(self) -> Iterator[Cost]:
         """Every part."""
@@ -66,6 +69,7 @@ class ModelCost:
     positions   the position primitive's price (a learned table has max_seq_len · d_model parameters)
     layers      one LayerCost a layer, in order
     stream_ends  one Cost for each run of layers with several residual streams: what joins these into one
+    stages      what stages that hold several layers cost beside these
     final_norm  parameters of the norm before the head
     head        the head's price, that of `lm_head` included; 0 parameters when it has none beside the embedding's table
     """
@@ -76,6 +80,7 @@ class ModelCost:
     final_norm: int
     head: Cost
     stream_ends: tuple[Cost, ...] = ()
+    stages: tuple[Cost, ...] = ()
 
     @property
     def total(self) -> int:
@@ -109,17 +114,17 @@ class ModelCost:
             tokens = context if cost.state_window is None else min(context, cost.state_window)
             return cost.state_bytes_fixed + cost.state_bytes_per_token * tokens
 
-        return batch * self._sum(stored)
+        return batch * self._sum(stored, every_evaluation=True)
 
     @property
     def cache_bytes_per_token(self) -> int:
         """Bytes by which a sequence's cache grows with a token; under a window as long as it is not full."""
-        return self._sum(lambda cost: cost.state_bytes_per_token)
+        return self._sum(lambda cost: cost.state_bytes_per_token, every_evaluation=True)
 
     @property
     def cache_bytes_fixed(self) -> int:
         """Bytes of a sequence's cache that do not grow with its tokens."""
-        return self._sum(lambda cost: cost.state_bytes_fixed)
+        return self._sum(lambda cost: cost.state_bytes_fixed, every_evaluation=True)
 
     def flops_per_token(self, context: int, phase: Literal["decode", "prefill"] = "decode") -> float:
         """FLOPs of one token's forward pass, head included.
@@ -129,7 +134,7 @@ class ModelCost:
         itself and the earlier ones; a training step costs three times this (forward, and twice that backward).
         """
         if phase == "decode":
-            return self._sum(lambda cost: _decoded(cost, context))
+            return self._sum(lambda cost: _decoded(cost, context), every_evaluation=True)
         return self.prefill_flops(context) / context
 
     def prefill_flops(self, context: int) -> int:
@@ -140,14 +145,16 @@ class ModelCost:
                 return cost.prefill_flops(context)
             return cost.flops_per_token * context + cost.flops_per_token_per_context * _seen_in_all(cost, context)
 
-        return self._sum(flops)
+        return self._sum(flops, every_evaluation=True)
 
-    def _sum(self, price: Callable[[Cost], int]) -> int:
+    def _sum(self, price: Callable[[Cost], int], every_evaluation: bool = False) -> int:
         """`price` of every part of the model, added up; equal layers are looked at once."""
         counts = Counter(map(id, self.layers))
-        distinct = {id(layer): layer for layer in self.layers}
-        layers = sum(counts[key] * sum(map(price, layer.parts())) for key, layer in distinct.items())
-        return layers + price(self.positions) + price(self.head) + sum(map(price, self.stream_ends))
+        total = sum(map(price, (self.positions, self.head, *self.stages, *self.stream_ends)))
+        for layer in {id(layer): layer for layer in self.layers}.values():
+            times = counts[id(layer)] * (layer.evaluations if every_evaluation else 1)
+            total += times * sum(map(price, layer.parts()))
+        return total
 
 
 def _decoded(cost: Cost, context: int) -> int:
@@ -182,20 +189,25 @@ def model_cost(ir: ModelIR, registry: Registry | None = None, element_bytes: int
     size = ELEMENT_BYTES[ir.model["dtype"]] if element_bytes is None else element_bytes
     dims = dims_of(ir)
     pricer = _Pricer(registry, dims, size)
-    known: dict[int, LayerCost] = {}
-    by_value: dict[LayerIR, LayerCost] = {}
-    for layer in ir.layers:
-        if id(layer) not in known:
-            if layer not in by_value:
-                by_value[layer] = pricer.layer(layer)
-            known[id(layer)] = by_value[layer]
+    known: dict[tuple[int, int], LayerCost] = {}
+    by_value: dict[tuple[LayerIR, int], LayerCost] = {}
+    layers: list[LayerCost] = []
+    for stage, run in groupby(ir.stages):
+        evaluations = evaluations_of(registry, stage)
+        for layer in stage.layers:
+            if (id(layer), evaluations) not in known:
+                if (layer, evaluations) not in by_value:
+                    by_value[layer, evaluations] = replace(pricer.layer(layer), evaluations=evaluations)
+                known[id(layer), evaluations] = by_value[layer, evaluations]
+        layers += [known[id(layer), evaluations] for layer in stage.layers] * sum(1 for _ in run)
     return ModelCost(
         embedding=dims.vocab_size * dims.d_model,
         positions=pricer.price("position", ir.position),
-        layers=tuple(known[id(layer)] for layer in ir.layers),
+        layers=tuple(layers),
         final_norm=0 if ir.final_norm is None else pricer.price("norm", ir.final_norm).params,
         head=pricer.head(ir),
-        stream_ends=tuple(pricer.stream_ends(ir.layers)),
+        stream_ends=tuple(pricer.stream_ends([stage if isinstance(stage, LayerIR) else None for stage in ir.stages])),
+        stages=tuple(cost for stage in ir.stages if isinstance(stage, IntegratorIR) for cost in pricer.stage(stage)),
     )
 
 
@@ -238,17 +250,28 @@ class _Pricer:
             tuple(self.price("mixer", each) for each in layer.mixer.held.values()),
         )
 
-    def stream_ends(self, layers: Sequence[LayerIR]) -> Iterator[Cost]:
+    def stage(self, stage: IntegratorIR) -> Iterator[Cost]:
+        """What a stage that holds layers costs beside them, in one pass."""
+        yield self.price("integrator", stage.integrator)
+        evaluations = evaluations_of(self.registry, stage)
+        for layer in stage.layers:
+            for ends in self.stream_ends([layer]):
+                yield replace(ends, flops_per_token=evaluations * ends.flops_per_token)
+
+    def stream_ends(self, layers: Sequence[LayerIR | None]) -> Iterator[Cost]:
         """The price of the ends of every run of layers with several streams; its last layer's residual knows it."""
-        for kind, run in groupby(layers, key=self._streams):
+        kinds = {id(layer): self._streams(layer) for layer in {id(layer): layer for layer in layers}.values()}
+        for kind, run in groupby(layers, key=lambda layer: kinds[id(layer)]):
             if kind is not None:
-                *_, last = run
+                last = [layer for layer in run if layer is not None][-1]
                 residual = primitive_of(self.registry, "residual", last.residual.type)
                 price, params = residual.stream_ends_cost, last.residual.params
                 yield ask(self.registry, residual, Cost, price, self.dims, params, self.element_bytes)
 
-    def _streams(self, layer: LayerIR) -> tuple[str, int] | None:
-        """What layers of one run have in common; None for a layer with one stream."""
+    def _streams(self, layer: LayerIR | None) -> tuple[str, int] | None:
+        """What layers of one run have in common; None for a layer with one stream, and for what is no layer."""
+        if layer is None:
+            return None
         residual = primitive_of(self.registry, "residual", layer.residual.type)
         count = ask(self.registry, residual, int, residual.streams, layer.residual.params)
         return (layer.residual.type, count) if count > 1 else None

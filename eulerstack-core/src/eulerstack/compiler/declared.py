@@ -8,6 +8,7 @@
     norms          of a residual: the names of the norms that its layer holds
     residual_streams  of a residual with several streams: how many
     place          of a position that acts on embeddings or scores: which
+    evaluations    of an integrator's stage: how often each of its layers is evaluated, where that is not once
     lm_head        of a head that does without the matrix of that name: false
     config_fields  of the whole: config.json's names for what primitives say
 
@@ -21,11 +22,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from typing import Any
 
+from eulerstack.hf.ecosystem import layers_of_stages
 from eulerstack.hf.slots import slot_mixers
 from eulerstack.ir.dims import dims_of
 from eulerstack.ir.lookup import primitive_of
 from eulerstack.ir.printer import to_data
-from eulerstack.ir.types import ModelIR, thaw
+from eulerstack.ir.types import LayerIR, ModelIR, Stage, thaw
 from eulerstack.plugins.asking import ask
 from eulerstack.plugins.manager import Registry, get_registry
 from eulerstack.plugins.primitive import Dims, Features, Kind, Params, Primitive
@@ -52,6 +54,9 @@ def architecture_of(ir: ModelIR) -> dict[str, Any]:
             node["class"] = variant
     for block in architecture["blocks"]:
         _write_block(registry, dims, block)
+    for written, stage in zip(architecture["layers"], ir.stages, strict=True):
+        if (evaluations := evaluations_of(registry, stage)) != 1:
+            written["evaluations"] = evaluations
     position = registry.get("position", architecture["position"]["type"])
     if position.place != "mixers":
         architecture["position"]["place"] = position.place
@@ -62,9 +67,26 @@ def architecture_of(ir: ModelIR) -> dict[str, Any]:
     return architecture
 
 
+def evaluations_of(registry: Registry, stage: Stage) -> int:
+    """How often one pass evaluates each layer of a stage."""
+    if isinstance(stage, LayerIR):
+        return 1
+    primitive = primitive_of(registry, "integrator", stage.integrator.type)
+    return ask(registry, primitive, int, primitive.evaluations, stage.integrator.params)
+
+
+def evaluated_layers(ir: ModelIR, registry: Registry | None = None) -> Iterator[tuple[LayerIR, int]]:
+    """Every layer, and how often one pass evaluates it."""
+    registry = get_registry() if registry is None else registry
+    for stage in ir.stages:
+        evaluations = evaluations_of(registry, stage)
+        yield from ((layer, evaluations) for layer in stage.layers)
+
+
 def _nodes(architecture: dict[str, Any]) -> Iterator[tuple[Kind, dict[str, Any]]]:
     yield from ((kind, block[kind]) for block in architecture["blocks"] for kind in LAYER_KINDS)
     yield from (("mixer", node) for block in architecture["blocks"] for node in held_nodes(block["mixer"]))
+    yield from (("integrator", stage["integrator"]) for stage in architecture["layers"] if not isinstance(stage, int))
     yield "position", architecture["position"]
     yield "head", architecture["head"]
     if architecture["final_norm"] is not None:
@@ -128,12 +150,12 @@ def _different(features: Features) -> dict[str, Any]:
     return written
 
 
-def config_fields(registry: Registry, architecture: Mapping[str, Any]) -> dict[str, Any]:
+def config_fields(registry: Registry, architecture: dict[str, Any]) -> dict[str, Any]:
     """What the first layer's primitives, the position and the head say under config.json's names.
 
     Errors: CompatibilityError that names the plugin when a primitive says what is not its own to say, or no JSON.
     """
-    first = architecture["blocks"][architecture["layers"][0]]
+    first = architecture["blocks"][layers_of_stages(architecture)[0][0]]
     # Of several mixers in one layer the first speaks.
     nodes: list[tuple[Kind, Any]] = [("mixer", node) for node in reversed(held_nodes(first["mixer"]))]
     nodes += [(kind, first[kind]) for kind in LAYER_KINDS]

@@ -100,6 +100,7 @@ def _meaning(ir: ModelIR, importer: Importer) -> dict[str, Any]:
             )
             for layer in ir.layers
         ],
+        "stages": [stage.word for stage in ir.stages if stage.word],
         "head": {"type": ir.head.type, **ir.head.params},
         "training_hints": {"dropout": ir.training_hints["dropout"], "scaling": thaw(ir.training_hints["scaling"])},
         "extensions": thaw(ir.extensions),

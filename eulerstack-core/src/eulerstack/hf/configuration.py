@@ -9,7 +9,7 @@ from transformers import PreTrainedConfig
 from eulerstack.hf.cache import register_layer
 from eulerstack.hf.ecosystem import FREE_FIELDS, ecosystem_fields
 from eulerstack.hf.origin import carry_origin
-from eulerstack.hf.slots import slot_mixers
+from eulerstack.hf.slots import mixers_of_slots
 
 
 @strict
@@ -77,8 +77,7 @@ class EulerStackConfig(PreTrainedConfig):
         """Replaces transformers' check, which knows only its own layer types, and one of them a layer."""
         if self.layer_types is None or self.architecture is None:
             return
-        blocks = [self.architecture["blocks"][index] for index in self.architecture["layers"]]
-        slots = sum(len(slot_mixers(block)) for block in blocks)
+        slots = len(mixers_of_slots(self.architecture))
         if len(self.layer_types) != slots:
             raise ValueError(f"{len(self.layer_types)} layer_types for {slots} cache slots")
 
@@ -86,6 +85,11 @@ class EulerStackConfig(PreTrainedConfig):
     def per_layer_config(self) -> list[Any]:
         """What transformers makes the layers of a cache from: this config for each slot, however many a layer has."""
         return [self] * len(self.layer_types or ())
+
+    @property
+    def num_stages(self) -> int:
+        """What the stack runs one after another: a hidden state is recorded of each."""
+        return len((self.architecture or {})["layers"])
 
     def verify(self) -> None:
         """Raises a ValueError when a field disagrees with `architecture`, so that no override is silently ignored."""

@@ -16,6 +16,11 @@ AUTO_MAP = {
 FREE_FIELDS = frozenset({"vocab_size", "tie_word_embeddings"})
 
 
+def layers_of_stages(architecture: dict[str, Any]) -> list[list[int]]:
+    """For each stage the indices of the blocks that its layers are made from."""
+    return [[stage] if isinstance(stage, int) else stage["layers"] for stage in architecture["layers"]]
+
+
 def ecosystem_fields(architecture: dict[str, Any]) -> dict[str, Any]:
     """Config attributes (`hidden_size`, `num_hidden_layers`, …) that follow from `architecture` alone.
 
@@ -26,7 +31,7 @@ def ecosystem_fields(architecture: dict[str, Any]) -> dict[str, Any]:
         "vocab_size": model["vocab_size"],
         "hidden_size": model["d_model"],
         "intermediate_size": model["d_ff"],
-        "num_hidden_layers": len(architecture["layers"]),
+        "num_hidden_layers": sum(map(len, layers_of_stages(architecture))),
         "num_attention_heads": model["n_heads"],
         "num_key_value_heads": model["n_kv_heads"],
         "head_dim": model["head_dim"],

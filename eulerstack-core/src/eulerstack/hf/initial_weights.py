@@ -78,7 +78,7 @@ def _drawn(parameter: torch.Tensor, role: str, scheme: str, config: Any) -> torc
     elif role != "embedding" and scheme not in FIXED_SCHEMES:
         values = _by_shape(values, scheme)
     if scheme == "scaled_normal" and role == "output":
-        values = values * (2 * len(architecture["layers"])) ** -0.5
+        values = values * (2 * config.num_hidden_layers) ** -0.5
     width = width_multiplier(architecture)
     if role == "router":
         # Its inputs grow and its outputs don't.

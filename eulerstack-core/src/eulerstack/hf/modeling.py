@@ -29,7 +29,8 @@ from eulerstack.hf.masks import create_masks, packed_sequences, state_mask
 from eulerstack.hf.phases import PhasedGenerationMixin
 from eulerstack.hf.primitives import primitive_class
 from eulerstack.hf.roles import keep_in_float32, note_parameter_roles
-from eulerstack.hf.slots import first_slot, of_slots, slot_mixers, slots_of_layers
+from eulerstack.hf.slots import Slots, first_slot, mixers_of_slots, slot_mixers, slots_of_stages
+from eulerstack.hf.stages import Integrator, Stage, run_layers
 from eulerstack.hf.streams import stream_runs
 from eulerstack.hf.tables import ByName
 
@@ -53,7 +54,7 @@ def mixer_features(block: dict[str, Any]) -> list[dict[str, Any]]:
     return [mixer.get("features", {}) for mixer in slot_mixers(block)]
 
 
-class EulerStackDecoderLayer(GradientCheckpointingLayer):
+class EulerStackLayer(GradientCheckpointingLayer):
     """One layer. `block` is its part of the architecture, `layer_idx` its first cache slot."""
 
     def __init__(self, config: Any, block: dict[str, Any], layer_idx: int):
@@ -105,6 +106,36 @@ class EulerStackDecoderLayer(GradientCheckpointingLayer):
         return hidden_states, *self.ffn.finish()
 
 
+class EulerStackDecoderLayer(EulerStackLayer, Stage):
+    """A layer that is a stage of the stack."""
+
+
+# Stages that hold several layers, by the word of the schedule that asks for them.
+STAGES: ByName = {
+    "integrator": Integrator,
+}
+
+
+def make_stage(config: Any, stage: Any, slots: list[Slots]) -> Stage:
+    """The module of a stage, whose layers have these cache slots. `stage` is its part of the architecture."""
+    blocks = config.architecture["blocks"]
+    if isinstance(stage, int):
+        return EulerStackDecoderLayer(config, blocks[stage], first_slot(slots[0]))
+    layers = [
+        EulerStackLayer(config, blocks[block], first_slot(own))
+        for block, own in zip(stage["layers"], slots, strict=True)
+    ]
+    return next(kind for word, kind in STAGES.items() if word in stage)(config, stage, layers, slots)
+
+
+def hidden_states_recorder() -> OutputRecorder:
+    """Records what each stage puts out."""
+    recorder = OutputRecorder(Stage)
+    # By this attribute transformers counts from the end; older versions don't ask.
+    recorder.num_hidden_layers_key = "num_stages"
+    return recorder
+
+
 @dataclass
 class StackOutput(BaseModelOutputWithPast):
     """The stack's output; `router_loss` is what routing adds to the loss of a training pass."""
@@ -125,7 +156,7 @@ class EulerStackPreTrainedModel(PreTrainedModel):
     config: EulerStackConfig
     base_model_prefix = "model"
     supports_gradient_checkpointing = True
-    _no_split_modules = ["EulerStackDecoderLayer"]
+    _no_split_modules = ["EulerStackDecoderLayer", *(stage.__name__ for stage in STAGES.values())]
     _skip_keys_device_placement = ["past_key_values"]
     _supports_flash_attn = True
     _supports_sdpa = True
@@ -133,7 +164,7 @@ class EulerStackPreTrainedModel(PreTrainedModel):
     _supports_attention_backend = True
     _can_compile_fullgraph = True
     _can_record_outputs = {
-        "hidden_states": EulerStackDecoderLayer,
+        "hidden_states": hidden_states_recorder(),
         "attentions": OutputRecorder(AttentionBase, index=1),
     }
 
@@ -178,7 +209,6 @@ class EulerStackModel(EulerStackPreTrainedModel):
         super().__init__(config)
         architecture = config.architecture
         embedding = architecture["embedding"]
-        blocks = [architecture["blocks"][index] for index in architecture["layers"]]
         scale = config.hidden_size**0.5 if embedding["scale"] == "sqrt_d_model" else embedding["scale"]
         self.embed_tokens = ScaledEmbedding(config.vocab_size, config.hidden_size, config.pad_token_id, scale)
         # Where positions are the mixers' business, the model has no part of its own for them.
@@ -189,16 +219,18 @@ class EulerStackModel(EulerStackPreTrainedModel):
         self.adds_positions = position.get("place") == "embeddings"
         self.attention_bias = self.position.attention_bias if position.get("place") == "scores" else None
         self.dropout = nn.Dropout(architecture["training_hints"]["dropout"])
-        self.slots_of_layers = slots_of_layers(blocks)
+        slots = slots_of_stages(architecture)
         self.layers = nn.ModuleList(
-            [
-                EulerStackDecoderLayer(config, block, first_slot(slots))
-                for block, slots in zip(blocks, self.slots_of_layers, strict=True)
-            ]
+            [make_stage(config, stage, own) for stage, own in zip(architecture["layers"], slots, strict=True)]
         )
+        # A stage of several layers is given the masks and rotations of all slots.
+        self.slots_of_stages = [
+            own[0] if isinstance(stage, int) else None for stage, own in zip(architecture["layers"], slots, strict=True)
+        ]
         # Where residuals have several streams: what makes and joins them.
-        self.stream_ends: Any = stream_runs(config, blocks)
-        self.routing_layers = [layer for layer in self.layers if layer.routes]
+        self.stream_ends: Any = stream_runs(config, architecture["layers"])
+        layers = [layer for layer in self.layers.modules() if isinstance(layer, EulerStackLayer)]
+        self.routing_layers = [layer for layer in layers if layer.routes]
         self.reads_tokens = any(getattr(layer.ffn, "reads_tokens", False) for layer in self.routing_layers)
         self.reads_sequences = any(getattr(layer.ffn, "reads_sequences", False) for layer in self.routing_layers)
         final_norm = architecture["final_norm"]
@@ -211,8 +243,8 @@ class EulerStackModel(EulerStackPreTrainedModel):
         ropes: list[Any] = []
         self.rope_of_slot: list[int | None] = []
         self.layer_types = list(config.layer_types)
-        for features in (each for block in blocks for each in mixer_features(block)):
-            rope = features.get("rotation")
+        for mixer in mixers_of_slots(architecture):
+            rope = mixer.get("features", {}).get("rotation")
             if rope is not None and rope not in ropes:
                 ropes.append(rope)
             self.rope_of_slot.append(None if rope is None else ropes.index(rope))
@@ -274,34 +306,21 @@ class EulerStackModel(EulerStackPreTrainedModel):
                 # What the last pass has found; before its backward pass was over, routes had to stay as they were.
                 for layer in self.routing_layers:
                     layer.ffn.correct()
-        router_losses = []
         tables = [rotary(hidden_states, position_ids) for rotary in self.rotary_embs]
-        rotations = [None if rope is None else tables[rope] for rope in self.rope_of_slot]
-        masks_of_slots = [masks[layer_type] for layer_type in self.layer_types]
-        for index, (layer, slots) in enumerate(zip(self.layers, self.slots_of_layers, strict=True)):
-            if self.stream_ends is not None:
-                hidden_states = self.stream_ends.reach(hidden_states, index)
-            hidden_states = layer(
-                hidden_states,
-                attention_mask=of_slots(masks_of_slots, slots),
-                position_embeddings=of_slots(rotations, slots),
-                past_key_values=past_key_values,
-                position_ids=position_ids,
-                use_cache=use_cache,
-                **kwargs,
-            )
-            if layer.routes:
-                hidden_states, router_loss, load = hidden_states
-                if router_loss is not None:
-                    router_losses.append(router_loss)
-                if load is not None:
-                    layer.ffn.note_load(load)
-        if self.stream_ends is not None:
-            hidden_states = self.stream_ends.reach(hidden_states, len(self.layers))
-        return StackOutput(
-            last_hidden_state=self.norm(hidden_states),
+        hidden_states, router_loss = run_layers(
+            self.layers,
+            self.slots_of_stages,
+            self.stream_ends,
+            hidden_states,
+            attention_mask=[masks[layer_type] for layer_type in self.layer_types],
+            position_embeddings=[None if rope is None else tables[rope] for rope in self.rope_of_slot],
             past_key_values=past_key_values,
-            router_loss=sum(router_losses) if router_losses else None,
+            position_ids=position_ids,
+            use_cache=use_cache,
+            **kwargs,
+        )
+        return StackOutput(
+            last_hidden_state=self.norm(hidden_states), past_key_values=past_key_values, router_loss=router_loss
         )
 
     @staticmethod

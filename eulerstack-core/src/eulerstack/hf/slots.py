@@ -1,9 +1,15 @@
-"""Cache slots: each mixer instance owns one, in the order of the layers and, within a mixer that holds others, of them.
+"""Cache slots: each evaluation of a mixer owns one.
+
+They are numbered in the order of the stages, of the layers in them, of a layer's evaluations in one pass and, within a
+mixer that holds others, of those.
 
 `config.layer_types` has one entry a slot, and a mixer is given its slot's index as `layer_idx`.
 """
 
+from collections.abc import Sequence
 from typing import Any
+
+from eulerstack.hf.ecosystem import layers_of_stages
 
 # The slot of a layer's mixer, or the slots of the mixers that it holds.
 Slots = int | tuple[int, ...]
@@ -15,15 +21,32 @@ def slot_mixers(block: dict[str, Any]) -> list[dict[str, Any]]:
     return list(mixer["params"][mixer["holds"]].values()) if "holds" in mixer else [mixer]
 
 
-def slots_of_layers(blocks: list[dict[str, Any]]) -> list[Slots]:
-    """The slots of each layer, `blocks` being the layers in their order."""
-    slots: list[Slots] = []
-    first = 0
-    for block in blocks:
-        count = len(slot_mixers(block))
-        slots.append(tuple(range(first, first + count)) if "holds" in block["mixer"] else first)
-        first += count
-    return slots
+def mixers_of_slots(architecture: dict[str, Any]) -> list[dict[str, Any]]:
+    """The mixer that owns each slot."""
+    return [
+        mixer
+        for stage, layers in zip(architecture["layers"], layers_of_stages(architecture), strict=True)
+        for block in layers
+        for mixer in slot_mixers(architecture["blocks"][block]) * evaluations_in(stage)
+    ]
+
+
+def slots_of_stages(architecture: dict[str, Any]) -> list[list[Slots]]:
+    """For each stage the slots of each of its layers in its first evaluation; those of the others follow."""
+    found, first = [], 0
+    for stage, layers in zip(architecture["layers"], layers_of_stages(architecture), strict=True):
+        slots: list[Slots] = []
+        for block in (architecture["blocks"][index] for index in layers):
+            count = len(slot_mixers(block))
+            slots.append(tuple(range(first, first + count)) if "holds" in block["mixer"] else first)
+            first += count * evaluations_in(stage)
+        found.append(slots)
+    return found
+
+
+def evaluations_in(stage: Any) -> int:
+    """How often one pass evaluates each layer of a stage."""
+    return 1 if isinstance(stage, int) else stage.get("evaluations", 1)
 
 
 def first_slot(slots: Slots) -> int:
@@ -31,6 +54,11 @@ def first_slot(slots: Slots) -> int:
     return slots if isinstance(slots, int) else slots[0]
 
 
-def of_slots(values: list[Any], slots: Slots) -> Any:
-    """What a layer's mixer is given of `values`, one a slot: its own, or a tuple for those that it holds."""
+def of_slots(values: Sequence[Any], slots: Slots | None) -> Any:
+    """What a layer's mixer is given of `values`, one a slot: its own, or a tuple for those that it holds.
+
+    None stands for all slots, which is what a stage of several layers is given.
+    """
+    if slots is None:
+        return values
     return values[slots] if isinstance(slots, int) else tuple(values[slot] for slot in slots)

@@ -15,19 +15,21 @@ from eulerstack.hf.tables import ByName
 
 
 class StreamRuns(nn.ModuleList):
-    """The ends of every run in a list of layers, `blocks` being their parts of the architecture, in order.
+    """The ends of every run in a list of stages, in order: indices of their blocks, or stages that hold layers.
+
+    A stage that holds layers is given one stream.
 
     A residual's class names in `stream_ends` the class of the ends, made with the parameters of a run's last layer.
     """
 
-    def __init__(self, config: Any, blocks: list[dict[str, Any]]):
+    def __init__(self, config: Any, stages: list[Any]):
         super().__init__()
         # For each layer, the run that it belongs to.
         self.runs: list[int | None] = []
         lasts: list[dict[str, Any]] = []
         before: Any = None
-        for block in blocks:
-            residual = block["residual"]
+        for stage in stages:
+            residual = config.architecture["blocks"][stage]["residual"] if isinstance(stage, int) else {}
             kind = (residual["type"], residual["residual_streams"]) if "residual_streams" in residual else None
             if kind is not None and kind != before:
                 lasts.append(residual)
@@ -56,8 +58,9 @@ STREAMS: ByName = {
 }
 
 
-def stream_runs(config: Any, blocks: list[dict[str, Any]]) -> Any:
-    """The `StreamRuns` of a list of layers; None where each has one stream."""
-    if not any("residual_streams" in block["residual"] for block in blocks):
+def stream_runs(config: Any, stages: list[Any]) -> Any:
+    """The `StreamRuns` of a list of stages; None where each has one stream."""
+    blocks = config.architecture["blocks"]
+    if not any(isinstance(stage, int) and "residual_streams" in blocks[stage]["residual"] for stage in stages):
         return None
-    return STREAMS["residual_streams"](config, blocks)
+    return STREAMS["residual_streams"](config, stages)

@@ -3,14 +3,16 @@
 from eulerstack.ir.dims import dims_of
 from eulerstack.ir.normalizer import normalize_to_ir
 from eulerstack.ir.printer import from_data, print_ir, to_data, to_spec
-from eulerstack.ir.types import FrozenMapping, LayerIR, ModelIR, NormIR, PrimitiveIR, freeze, thaw
+from eulerstack.ir.types import FrozenMapping, IntegratorIR, LayerIR, ModelIR, NormIR, PrimitiveIR, Stage, freeze, thaw
 
 __all__ = [
     "FrozenMapping",
+    "IntegratorIR",
     "LayerIR",
     "ModelIR",
     "NormIR",
     "PrimitiveIR",
+    "Stage",
     "dims_of",
     "freeze",
     "from_data",

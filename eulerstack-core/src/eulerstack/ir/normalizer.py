@@ -1,13 +1,13 @@
 """From a valid spec to the complete IR: defaults filled, schedule expanded, everything resolved.
 
 The passes: reserved keys are taken out; overrides make variants of templates; the assembled schema completes the whole;
-each primitive resolves its parameters; the schedule becomes a list of layers.
+each primitive resolves its parameters; the schedule becomes a list of stages.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,8 @@ from eulerstack.dsl.source import Spec, as_spec
 from eulerstack.errors import Diagnostic, Message, NormalizationError, msg
 from eulerstack.ir.lookup import primitive_of
 from eulerstack.ir.reserved import take_out
-from eulerstack.ir.types import FrozenMapping, LayerIR, ModelIR, NormIR, PrimitiveIR
+from eulerstack.ir.types import FrozenMapping, IntegratorIR, LayerIR, ModelIR, NormIR, PrimitiveIR, Stage
+from eulerstack.plugins.asking import ask
 from eulerstack.plugins.manager import Registry, get_registry
 from eulerstack.plugins.primitive import Kind
 from eulerstack.schema.assemble import assemble
@@ -24,12 +25,13 @@ from eulerstack.schema.claims import claimed_key
 from eulerstack.schema.compatibility import check_compatibility
 from eulerstack.schema.defaults import complete, complete_words
 from eulerstack.schema.overrides import applied
-from eulerstack.schema.sections import MAX_D_FF, ir_words
+from eulerstack.schema.sections import MAX_D_FF, ir_words, shared_params
 from eulerstack.schema.sizes import complete_model, feed_forward_width
 from eulerstack.schema.validate import validate_structure
 
 Data = dict[str, Any]
 
+LAYER_KINDS: tuple[Kind, ...] = ("mixer", "ffn", "norm", "residual")
 SEE_SIZES = "reference/errors.md#sizes"
 
 
@@ -103,19 +105,27 @@ class _Normalizer:
         variants: dict[str, _Variant] = {}
         keys: dict[tuple[str, str], str] = {}
         entries = []
-        for entry in given["layer_schedule"]:
-            name, override = entry["template"], entry.get("override") or {}
+
+        def key_of(name: str, override: Data) -> str:
             key = keys.setdefault((name, json.dumps(override, sort_keys=True)), f"variant{len(keys)}")
             if key not in variants:
-                raw = self._with_blocks(applied(given["layer_templates"][name], override, self.registry))
+                raw = self._with_blocks(applied(given["layer_templates"][name], override, self.registry), LAYER_KINDS)
                 variants[key] = _Variant(name, raw)
-            entries.append({**{word: value for word, value in entry.items() if word != "override"}, "template": key})
+            return key
+
+        for entry in given["layer_schedule"]:
+            rest = {word: value for word, value in entry.items() if word != "override"}
+            if "integrator" in entry:
+                stage = self._with_blocks(dict(rest), ("integrator",))["integrator"]
+                entries.append({**rest, "integrator": {**stage, "body": key_of(stage["body"], {})}})
+            else:
+                entries.append({**rest, "template": key_of(entry["template"], entry.get("override") or {})})
         return variants, entries
 
-    def _with_blocks(self, raw: Data) -> Data:
+    def _with_blocks(self, raw: Data, kinds: Sequence[Kind]) -> Data:
         """Every parameter block that the chosen types have, empty where the spec leaves it out."""
-        kinds: dict[str, Kind] = {"mixer": "mixer", "ffn": "ffn", "norm": "norm", "residual": "residual"}
-        for word, kind in kinds.items():
+        for kind in kinds:
+            word: str = kind
             name = raw[word].get("type")
             if name is None:
                 continue
@@ -146,16 +156,18 @@ class _Normalizer:
             key: self._layer(variant.template, self.spec["layer_templates"][key], context)
             for key, variant in self.variants.items()
         }
-        layers, extensions, written = self._expand(templates)
-        last = layers[-1].norm
+        stages, extensions, written = self._expand(templates, context)
+        last = stages[-1].layers[-1].norm
+        # Only a layer that stands alone ends with its own norm.
+        normed = isinstance(stages[-1], LayerIR) and last.position == "post"
         return ModelIR(
             schema_version=self.spec["schema_version"],
             model=FrozenMapping(model),
             tokenizer_contract=self._section("tokenizer_contract"),
             embedding=FrozenMapping(embedding),
             position=position,
-            layers=layers,
-            final_norm=None if last.position == "post" else PrimitiveIR(last.type, last.params, last.location),
+            stages=stages,
+            final_norm=None if normed else PrimitiveIR(last.type, last.params, last.location),
             head=head,
             training_hints=self._section("training_hints"),
             compatibility=self._section("compatibility"),
@@ -204,7 +216,7 @@ class _Normalizer:
         """The complete, resolved parameters of a primitive: its block's words and those beside `type` together."""
         location = self.locate(path)
         primitive = primitive_of(self.registry, kind, given["type"], location)
-        inline = complete_words(primitive.inline, given)
+        inline = complete_words({**primitive.inline, **shared_params(kind)}, given)
         block = {} if primitive.schema is None else complete(primitive.schema, given.get(primitive.block_name, {}))
         if primitive.holds is not None:
             place = f"{path}.{primitive.block_name}.{primitive.holds.word}"
@@ -236,29 +248,46 @@ class _Normalizer:
             location=self.locate(path),
         )
 
-    def _expand(self, templates: Mapping[str, LayerIR]) -> tuple[tuple[LayerIR, ...], Data, dict[str, str]]:
-        """The layers of the schedule, and the reserved keys of what the model uses, entries named by their layers.
+    def _integrator(self, given: Data, body: LayerIR, context: Data, path: str) -> IntegratorIR:
+        node = self._primitive("integrator", given, context, path)
+        primitive = primitive_of(self.registry, "integrator", node.type, node.location)
+        return IntegratorIR(
+            node, body, ask(self.registry, primitive, int, primitive.copies, node.params), node.location
+        )
+
+    def _expand(
+        self, templates: Mapping[str, LayerIR], context: Data
+    ) -> tuple[tuple[Stage, ...], Data, dict[str, str]]:
+        """The stages of the schedule, and the reserved keys of what the model uses, entries named by their layers.
 
         The third part says for every key the path at which the spec has it.
         """
-        layers: list[LayerIR] = []
+        stages: list[Stage] = []
         written: dict[str, str] = {}
+        first = 0
         for index, entry in enumerate(self.spec["layer_schedule"]):
-            first = len(layers)
-            layers += [templates[entry["template"]]] * entry["repeat"]
-            prefix = f"layer_schedule[{index}]."
+            if "integrator" in entry:
+                given = entry["integrator"]
+                path = f"layer_schedule[{index}].integrator"
+                stages.append(self._integrator(given, templates[given["body"]], context, path))
+                count = len(stages[-1].layers)
+            else:
+                stages += [templates[entry["template"]]] * entry["repeat"]
+                count = entry["repeat"]
+            prefix, last = f"layer_schedule[{index}].", first + count - 1
             written.update(
-                (layers_path(first, len(layers) - 1, path.removeprefix(prefix)), path)
+                (layers_path(first, last, path.removeprefix(prefix)), path)
                 for path in self.reserved
                 if path.startswith(prefix)
             )
+            first += count
         unused = set(self.names) - {variant.template for variant in self.variants.values()}
         written.update(
             (path, path)
             for path in self.reserved
             if not path.startswith("layer_schedule[") and self._template_of(path) not in unused
         )
-        return tuple(layers), {path: self.reserved[source] for path, source in written.items()}, written
+        return tuple(stages), {path: self.reserved[source] for path, source in written.items()}, written
 
     def _template_of(self, path: str) -> str | None:
         """The template that a path leads into. Names may hold dots, so the longest that fits is the one."""

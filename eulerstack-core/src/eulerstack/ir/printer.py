@@ -15,11 +15,11 @@ from typing import Any
 from eulerstack.dsl.paths import parse_layers_path
 from eulerstack.ir.lookup import primitive_of
 from eulerstack.ir.reserved import put_back
-from eulerstack.ir.types import FrozenMapping, LayerIR, ModelIR, NormIR, PrimitiveIR, thaw
+from eulerstack.ir.types import FrozenMapping, IntegratorIR, LayerIR, ModelIR, NormIR, PrimitiveIR, Stage, thaw
 from eulerstack.ir.yaml_text import yaml_text
 from eulerstack.plugins.manager import Registry, get_registry
 from eulerstack.plugins.primitive import Kind
-from eulerstack.schema.sections import ir_words
+from eulerstack.schema.sections import ir_words, shared_params
 
 Data = dict[str, Any]
 
@@ -36,13 +36,13 @@ def to_spec(ir: ModelIR, registry: Registry | None = None) -> Data:
     of their own, with a number after the name.
     """
     registry = get_registry() if registry is None else registry
-    templates, uses = _templates(ir.layers, registry)
+    templates, uses = _templates(ir, registry)
     spec: Data = {"schema_version": ir.schema_version}
     for section in ("model", "tokenizer_contract"):
         spec[section] = _ordered(getattr(ir, section), ir_words(section))
     spec["embedding"] = _embedding(registry, ir)
     spec["layer_templates"] = templates
-    spec["layer_schedule"] = _schedule(ir, uses)
+    spec["layer_schedule"] = _schedule(ir, uses, registry)
     spec["head"] = _primitive(registry, "head", ir.head)
     for section in ("training_hints", "compatibility"):
         spec[section] = _ordered(getattr(ir, section), ir_words(section))
@@ -78,7 +78,7 @@ def _primitive(registry: Registry, kind: Kind, node: PrimitiveIR, **beside: Any)
     if node.holds:
         held = {name: _primitive(registry, kind, each) for name, each in node.held.items()}
         node = PrimitiveIR(node.type, FrozenMapping({**node.params, node.holds: held}))
-    inline = [word for word in primitive.inline if word in node.params]
+    inline = [word for word in (*shared_params(kind), *primitive.inline) if word in node.params]
     words = {word: _sorted(node.params[word]) for word in inline}
     rest = {word: value for word, value in node.params.items() if word not in words}
     if primitive.schema is None:
@@ -102,20 +102,25 @@ def _template(registry: Registry, layer: LayerIR) -> Data:
     }
 
 
-def _templates(layers: Sequence[LayerIR], registry: Registry) -> tuple[Data, dict[LayerIR, tuple[str, Data]]]:
-    """The templates of a spec, and for each distinct layer its template's name and the override it needs."""
+def _templates(ir: ModelIR, registry: Registry) -> tuple[Data, dict[LayerIR, tuple[str, Data]]]:
+    """The templates of a spec, and for each distinct layer its template's name and the override it needs.
+
+    An integrator names its body without an override, so of one template's layers such a body is the base.
+    """
     groups: dict[str, Counter[LayerIR]] = {}
-    last = layers[-1]
-    for layer, run in groupby(layers):
+    bodies = {stage.body for stage in ir.stages if isinstance(stage, IntegratorIR)}
+    last = ir.stages[-1] if isinstance(ir.stages[-1], LayerIR) else None
+    for layer, run in groupby(ir.layers):
         groups.setdefault(layer.template, Counter())[layer] += sum(1 for _ in run)
     templates: Data = {}
     uses: dict[LayerIR, tuple[str, Data]] = {}
     for name, group in groups.items():
-        candidates = [layer for layer, _ in group.most_common()]
-        base, overrides = _best_base(candidates, last if last in group else None, registry)
+        layers = [layer for layer, _ in group.most_common()]
+        candidates = [layer for layer in layers if layer in bodies][:1] or layers
+        base, overrides = _best_base(candidates, layers, last if last in group else None, registry)
         templates[name] = _template(registry, base)
         for layer in group:
-            if layer in overrides:
+            if layer in overrides and not (overrides[layer] and layer in bodies):
                 uses[layer] = (name, overrides[layer])
     for layer in (layer for group in groups.values() for layer in group if layer not in uses):
         number = 2
@@ -126,14 +131,17 @@ def _templates(layers: Sequence[LayerIR], registry: Registry) -> tuple[Data, dic
     return templates, uses
 
 
-def _best_base(layers: list[LayerIR], last: LayerIR | None, registry: Registry) -> tuple[LayerIR, dict[LayerIR, Data]]:
-    """The layer from which overrides reach most of the others, the earliest of equals, and those overrides.
+def _best_base(
+    candidates: list[LayerIR], layers: list[LayerIR], last: LayerIR | None, registry: Registry
+) -> tuple[LayerIR, dict[LayerIR, Data]]:
+    """The candidate from which overrides reach most of the layers, the earliest of equals, and those overrides.
 
-    `last` is the model's last layer: whether its norm is `post` decides about the final norm, a parameter, so that no
-    override may change it. A layer that differs from it there stands as a base with the last one's position.
+    `last` is the model's last layer, where it stands alone: whether its norm is `post` decides about the final norm, a
+    parameter, so that no override may change it. A layer that differs from it there stands as a base with the last
+    one's position.
     """
     best: tuple[LayerIR, dict[LayerIR, Data]] | None = None
-    for layer in layers:
+    for layer in candidates:
         base = layer
         if last is not None and (base.norm.position == "post") != (last.norm.position == "post"):
             base = replace(base, norm=replace(base.norm, position=last.norm.position))
@@ -176,37 +184,52 @@ def _norm_override(base: NormIR, norm: NormIR, registry: Registry) -> Data | Non
     return {"type": norm.type, **position} if FrozenMapping(expected) == norm.params else None
 
 
-def _schedule(ir: ModelIR, uses: Mapping[LayerIR, tuple[str, Data]]) -> list[Data]:
+def _schedule(ir: ModelIR, uses: Mapping[LayerIR, tuple[str, Data]], registry: Registry) -> list[Data]:
     """The run-length coded schedule. Reserved keys of an entry keep its borders."""
     borders: dict[int, list[tuple[int, str, Any]]] = {}
     for path, value in sorted(ir.extensions.items()):
         if (parsed := parse_layers_path(path)) is not None:
             borders.setdefault(parsed[0], []).append((parsed[1], parsed[2], value))
     entries: list[Data] = []
-    index = 0
-    while index < len(ir.layers):
-        layer, end = ir.layers[index], index + 1
-        marked = borders.get(index, [])
-        last = marked[0][0] if marked else len(ir.layers) - 1
-        while end <= last and end not in borders and ir.layers[end] == layer:
-            end += 1
-        name, override = uses[layer]
-        entry: Data = {"template": name, "repeat": end - index}
-        if override:
-            entry["override"] = thaw(override)
+    index = first = 0
+    while index < len(ir.stages):
+        stage, count = ir.stages[index], 1
+        marked = borders.get(first, [])
+        if isinstance(stage, IntegratorIR):
+            entry: Data = {"integrator": _integrator(registry, stage, uses)}
+        else:
+            last = marked[0][0] if marked else len(ir.layers) - 1
+            while first + count <= last and first + count not in borders and ir.stages[index + count] == stage:
+                count += 1
+            name, override = uses[stage]
+            entry = {"template": name, "repeat": count}
+            if override:
+                entry["override"] = thaw(override)
         for _, rest, value in marked:
             put_back(entry, rest, _sorted(value))
         entries.append(entry)
-        index = end
+        index, first = index + count, first + count * len(stage.layers)
     return entries
 
 
+def _integrator(registry: Registry, stage: IntegratorIR, uses: Mapping[LayerIR, tuple[str, Data]]) -> Data:
+    return _primitive(registry, "integrator", stage.integrator, body=uses[stage.body][0])
+
+
 def to_data(ir: ModelIR) -> Data:
-    """The JSON form of a model: its distinct layers in `blocks`, and for each layer the index of its block."""
+    """The JSON form of a model: its distinct layers in `blocks`, and its stages in `layers`.
+
+    A stage is the index of a block where it is one layer, otherwise a mapping whose `layers` are such indices.
+    """
     blocks: dict[LayerIR, int] = {}
-    indices: list[int] = []
-    for layer, run in groupby(ir.layers):
-        indices += [blocks.setdefault(layer, len(blocks))] * sum(1 for _ in run)
+    stages: list[int | Data] = []
+    for stage, run in groupby(ir.stages):
+        indices = [blocks.setdefault(layer, len(blocks)) for layer in dict.fromkeys(stage.layers)]
+        for _ in run:
+            if isinstance(stage, IntegratorIR):
+                stages.append({"integrator": _node(stage.integrator), "layers": indices * stage.copies})
+            else:
+                stages += indices
     return {
         "schema_version": ir.schema_version,
         "model": thaw(ir.model),
@@ -214,7 +237,7 @@ def to_data(ir: ModelIR) -> Data:
         "embedding": thaw(ir.embedding),
         "position": _node(ir.position),
         "blocks": [_block(layer) for layer in blocks],
-        "layers": indices,
+        "layers": stages,
         "final_norm": None if ir.final_norm is None else _node(ir.final_norm),
         "head": _node(ir.head),
         "training_hints": thaw(ir.training_hints),
@@ -268,7 +291,7 @@ def from_data(data: Mapping[str, Any]) -> ModelIR:
         tokenizer_contract=FrozenMapping(data["tokenizer_contract"]),
         embedding=FrozenMapping(data["embedding"]),
         position=_read_node(data["position"]),
-        layers=tuple(blocks[index] for index in data["layers"]),
+        stages=tuple(_read_stage(stage, blocks) for stage in data["layers"]),
         final_norm=None if final_norm is None else _read_node(final_norm),
         head=_read_node(data["head"]),
         training_hints=FrozenMapping(data["training_hints"]),
@@ -278,6 +301,12 @@ def from_data(data: Mapping[str, Any]) -> ModelIR:
         transition=FrozenMapping(data.get("transition")),
         tissue=FrozenMapping(data["tissue"]),
     )
+
+
+def _read_stage(stage: Any, blocks: Sequence[LayerIR]) -> Stage:
+    if isinstance(stage, int):
+        return blocks[stage]
+    return IntegratorIR(_read_node(stage["integrator"]), blocks[stage["layers"][0]], len(stage["layers"]))
 
 
 def _read_node(data: Mapping[str, Any]) -> PrimitiveIR:

@@ -1,14 +1,15 @@
 """The intermediate representation: a complete, frozen, comparable description of one model.
 
-No default is left out and nothing refers to anything else: every layer of the stack holds its own mixer, ffn, norm and
-residual. Locations are carried along but take no part in comparison.
+No default is left out and nothing refers to anything else: the stack is a tuple of stages, and every layer in it holds
+its own mixer, ffn, norm and residual. Locations are carried along but take no part in comparison.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cached_property
+from typing import Any, ClassVar
 
 from eulerstack.errors import Location
 
@@ -93,6 +94,9 @@ class NormIR(PrimitiveIR):
 class LayerIR:
     """One decoder layer. `template` is the name of the template it came from."""
 
+    # What the schedule calls a stage that is more than a layer.
+    word: ClassVar[str] = ""
+
     template: str
     mixer: PrimitiveIR
     ffn: PrimitiveIR
@@ -105,10 +109,42 @@ class LayerIR:
         """The mixers that own the layer's cache slots, in their order: those that its mixer holds, or it itself."""
         return tuple(self.mixer.held.values()) or (self.mixer,)
 
+    @property
+    def layers(self) -> tuple[LayerIR]:
+        """The layer itself: what every stage has under this name are its layers."""
+        return (self,)
+
+
+@dataclass(frozen=True)
+class IntegratorIR:
+    """A stage that applies layers made from one template several times.
+
+    `integrator` has the words `steps` and `output` among its parameters. `copies` layers have weights of their own; how
+    often each is evaluated is the integrator's business.
+    """
+
+    word: ClassVar[str] = "integrator"
+
+    integrator: PrimitiveIR
+    body: LayerIR
+    copies: int
+    location: Location | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def layers(self) -> tuple[LayerIR, ...]:
+        """The layers with weights of their own."""
+        return (self.body,) * self.copies
+
+
+Stage = LayerIR | IntegratorIR
+"""What the stack runs one after another."""
+
 
 @dataclass(frozen=True)
 class ModelIR:
     """A whole model.
+
+    `stages` are what the schedule became: a plain entry is one stage a layer. `layers` are the layers of all stages.
 
     `model` holds the sizes under their YAML names, complete: name, d_model, vocab_size, max_seq_len, n_heads,
     n_kv_heads, head_dim, d_ff, norm_eps, residual_multiplier, initializer_range, dtype, family_hint, target_params.
@@ -124,7 +160,7 @@ class ModelIR:
     tokenizer_contract: FrozenMapping
     embedding: FrozenMapping
     position: PrimitiveIR
-    layers: tuple[LayerIR, ...]
+    stages: tuple[Stage, ...]
     final_norm: PrimitiveIR | None
     head: PrimitiveIR
     training_hints: FrozenMapping
@@ -135,3 +171,8 @@ class ModelIR:
     tissue: FrozenMapping = FrozenMapping()
     location: Location | None = field(default=None, compare=False, repr=False)
     locations: FrozenMapping = field(default_factory=FrozenMapping, compare=False, repr=False)
+
+    @cached_property
+    def layers(self) -> tuple[LayerIR, ...]:
+        """Every layer that has weights of its own, in the order of the stages that hold them."""
+        return tuple(layer for stage in self.stages for layer in stage.layers)

@@ -47,7 +47,7 @@ FRAGMENT_PLACES = ("", "model", "tokenizer_contract", "embedding", "head", "trai
 # Tables of weights are large and one command needs them, so they are asked for only then.
 ON_DEMAND = ("eulerstack_importers",)
 # Kinds that a later version of the language will have a place for, and what the others must declare.
-WITHOUT_A_PLACE = ("integrator", "memory")
+WITHOUT_A_PLACE = ("memory",)
 NEEDED = {"mixer": "cache", "residual": "norm_slots"}
 VENDOR_NAME = re.compile(r"vendor\.[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)+")
 CLASS_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")

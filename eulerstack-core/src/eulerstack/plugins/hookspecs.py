@@ -58,7 +58,7 @@ def eulerstack_heads() -> Iterable[Primitive]:  # type: ignore[empty-body]
 
 @hookspec
 def eulerstack_integrators() -> Iterable[Primitive]:  # type: ignore[empty-body]
-    """Stages that apply a layer several times. Since 1.0; set aside until the language has a place for them."""
+    """Stages that apply a layer several times: the types of a schedule entry's `integrator`. Since 1.0."""
 
 
 @hookspec

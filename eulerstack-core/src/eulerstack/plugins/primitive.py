@@ -184,7 +184,7 @@ def _always(params: Params) -> bool:
     return True
 
 
-def _one_stream(params: Params) -> int:
+def _one(params: Params) -> int:
     """1."""
     return 1
 
@@ -222,6 +222,9 @@ class Primitive:
     lm_head     params -> whether the head projects with the model's `lm_head`, a matrix (vocab_size, d_model) that
               `tie_word_embeddings` may share with the embedding (heads only). Its parameters are counted by the core,
               all others and every FLOP of the head by `cost`
+    copies      params -> how many layers with weights of their own a stage of it has (integrators only)
+    evaluations params -> how often it evaluates each of them in one pass (integrators only); every evaluation has a
+              cache slot of its own
     norm_slots  (norms' position, whether there is an ffn) -> names of the norms of a layer (residuals only, and needed
               there)
     per_branch  `cost` is that of one of a layer's branches, of which there are two, or one where there is no ffn
@@ -261,9 +264,11 @@ class Primitive:
     state: tuple[str, ...] = ()
     one_state: bool = False
     lm_head: Callable[[Params], bool] = _always
+    copies: Callable[[Params], int] = _one
+    evaluations: Callable[[Params], int] = _one
     norm_slots: Callable[[str, bool], tuple[str, ...]] | None = None
     per_branch: bool = False
-    streams: Callable[[Params], int] = _one_stream
+    streams: Callable[[Params], int] = _one
     stream_ends_cost: Callable[[Dims, Params, int], Cost] = _free
     absent: bool = False
     routes: bool = False

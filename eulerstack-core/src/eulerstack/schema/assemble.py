@@ -56,6 +56,7 @@ def _assemble(registry: Any) -> Schema:
         window=_overriding(attention.get("window"), word(["integer", "null"], msg("Visible tokens."), minimum=1)),
         attn_drop=_overriding(attention.get("attn_drop"), word("number", msg("Dropout of attention weights."))),
         activation=word("string", msg("Activation function."), examples=["silu"]),
+        integrator=_integrator(registry),
     )
     head = _choice(registry, "head", msg("The output head."), sections.DEFAULT_TYPES["head"])
     targets = [target.name for target in registry.targets()]
@@ -164,6 +165,13 @@ def _choice(
         rules.append({"if": condition, "then": {"properties": words, "additionalProperties": False}})
     schema: Schema = {"type": "object", "description": description, "properties": properties, **_by_type(rules)}
     return schema if default is not None else {**schema, "required": ["type"]}
+
+
+def _integrator(registry: Any) -> Schema:
+    body = word("string", msg("Name of the template of its layers."), examples=["decoder"])
+    shared = {**sections.integrator_words(), "body": body}
+    chosen = _choice(registry, "integrator", msg("A stage that applies layers several times."), shared=shared)
+    return {**chosen, "required": ["type", "steps", "body"]}
 
 
 def _by_type(rules: list[Schema]) -> Schema:

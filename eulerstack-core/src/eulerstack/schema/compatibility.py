@@ -16,6 +16,7 @@ from eulerstack.schema.packages import is_installed, package_of
 from eulerstack.schema.parts import Part, Parts
 from eulerstack.schema.phase_checks import check_phases
 from eulerstack.schema.planned import is_planned_type, is_planned_value, is_planned_word
+from eulerstack.schema.stages import scheduled_templates
 from eulerstack.schema.training_checks import check_quantization, check_tissue, check_training_hints
 from eulerstack.schema.words import FOREIGN_VALUES, one_of
 
@@ -90,7 +91,7 @@ class _Checker:
     def _has_word(self, path: Path, word: str) -> bool:
         """Whether the type chosen in this mapping has the word, or is itself reported as not implemented."""
         kind = str(path[-1]) if path else ""
-        if kind not in (*TEMPLATE_KINDS, "head"):
+        if kind not in (*TEMPLATE_KINDS, "integrator", "head"):
             return False
         given: Any = self._spec
         for step in path:
@@ -108,6 +109,8 @@ class _Checker:
             for kind in TEMPLATE_KINDS:
                 self._require(kind, template.get(kind, {}), f"layer_templates.{name}.{kind}")
         for index, entry in enumerate(self._spec["layer_schedule"]):
+            if "integrator" in entry:
+                self._require("integrator", entry["integrator"], f"layer_schedule[{index}].integrator")
             norm = entry.get("override", {}).get("norm", {})
             if "type" in norm:
                 self._require("norm", norm, f"layer_schedule[{index}].override.norm")
@@ -125,7 +128,12 @@ class _Checker:
         if is_planned_type(kind, name):
             what = msg("{word} is a word of the language that this version does not implement", word=name)
             self._add(
-                path, what, msg("Choose one of: {choices}", choices=one_of(installed)), "reference/errors.md#planned"
+                path,
+                what,
+                msg("Choose one of: {choices}", choices=one_of(installed))
+                if installed
+                else msg("Delete {word}", word=kind),
+                "reference/errors.md#planned",
             )
             return
         reason = self._registry.explain_missing(kind, name)
@@ -253,8 +261,13 @@ class _Checker:
         if head is not None:
             self._head_matrix(head)
         layers = (each for layer in self._layers.values() for part in layer.values() for each in part.all())
+        stages = (
+            self._parts.part("integrator", entry["integrator"], f"layer_schedule[{index}].integrator")
+            for index, entry in enumerate(self._spec["layer_schedule"])
+            if "integrator" in entry
+        )
         inherited: set[tuple[Message, Message]] = set()
-        for part in filter(None, (self._parts.position, *layers, head)):
+        for part in filter(None, (self._parts.position, *layers, *stages, head)):
             for problem in self._parts.checks(part):
                 # What a template inherits from the embedding is wrong there, not once more in each template.
                 if (problem.what, problem.fix) in inherited:
@@ -279,27 +292,28 @@ class _Checker:
         schedule = self._spec["layer_schedule"]
         for index, entry in enumerate(schedule):
             path = f"layer_schedule[{index}]"
+            for place, name in scheduled_templates(entry):
+                self._template(name, f"{path}.{place}")
             name = entry.get("template")
-            if name is not None and name not in self._templates:
-                near = nearest(name, self._templates) if len(self._problems.diagnostics) < MANY else None
-                fix = (
-                    msg("Type template: {name}", name=near)
-                    if near
-                    else msg(
-                        "Define it under layer_templates, or type one of: {choices}", choices=one_of(self._templates)
-                    )
-                )
-                self._add(
-                    f"{path}.template",
-                    msg("there is no template {name}", name=show(name)),
-                    fix,
-                    "reference/errors.md#template",
-                )
             override = entry.get("override")
             if override:
                 allowed = overrides.check_words(override, f"{path}.override", self._problems)
                 if allowed and name in self._templates:
                     self._override(name, override, f"{path}.override", index == len(schedule) - 1, sizes_fit)
+
+    def _template(self, name: str, path: str) -> None:
+        """That there is a template called `name`."""
+        if name in self._templates:
+            return
+        near = nearest(name, self._templates) if len(self._problems.diagnostics) < MANY else None
+        self._add(
+            path,
+            msg("there is no template {name}", name=show(name)),
+            msg("Type {word}: {name}", word=path.rpartition(".")[2], name=near)
+            if near
+            else msg("Define it under layer_templates, or type one of: {choices}", choices=one_of(self._templates)),
+            "reference/errors.md#template",
+        )
 
     def _override(self, name: str, override: Mapping[str, Any], path: str, is_last: bool, sizes_fit: bool) -> None:
         before, template = self._layers[name], self._templates[name]

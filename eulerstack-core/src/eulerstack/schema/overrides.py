@@ -13,7 +13,7 @@ from eulerstack.schema.words import meant_value, one_of
 
 ALLOWED = {
     section: tuple(schema["properties"])
-    for section, schema in schedule_entry({}, {}, {})["properties"]["override"]["properties"].items()
+    for section, schema in schedule_entry({}, {}, {}, {})["properties"]["override"]["properties"].items()
 }
 _SEE = "reference/errors.md#override"
 _LIST = ", ".join(f"{section}.{word}" for section, words in ALLOWED.items() for word in words)

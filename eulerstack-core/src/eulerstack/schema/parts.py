@@ -43,7 +43,8 @@ class Part:
     def problem_path(self, path: str) -> str:
         """The full path of a problem whose path is relative to the primitive's own block."""
         word = path.split(".")[0].split("[")[0]
-        block = self.primitive.schema is not None and word not in self.primitive.inline
+        beside = {*self.primitive.inline, *sections.shared_params(self.kind)}
+        block = self.primitive.schema is not None and word not in beside
         base = f"{self.path}.{self.primitive.block_name}" if block else self.path
         return f"{base}.{path}" if path else base
 
@@ -75,7 +76,7 @@ class Parts:
             primitive: Primitive = self._registry.get(kind, name)
         except LookupError:
             return None
-        params = complete_words(primitive.inline, given)
+        params = complete_words({**primitive.inline, **sections.shared_params(kind)}, given)
         if primitive.schema is not None:
             params = complete(primitive.schema, given.get(primitive.block_name) or {}) | params
         held = self._held(primitive, given, path)

@@ -9,11 +9,12 @@ from collections.abc import Sequence
 
 PLANNED_TYPES: dict[str, tuple[str, ...]] = {
     "head": ("causal_lm_mtp",),
+    "integrator": ("discrete", "ode_euler", "ode_rk4", "ode_adaptive"),
 }
 
 PLANNED_WORDS: dict[str, tuple[str, ...]] = {
     "layer_templates.<name>": ("memory", "shape_change"),
-    "layer_schedule[]": ("depth_gating", "parallel", "merge", "integrator"),
+    "layer_schedule[]": ("depth_gating", "parallel", "merge"),
     "head": ("mtp",),
     "training_hints": ("differentiation_objectives",),
 }
@@ -22,9 +23,6 @@ PLANNED_VALUES: dict[str, tuple[str, ...]] = {
     "layer_templates.<name>.mixer.attention.window_mode": ("nsa",),
     "layer_templates.<name>.mixer.attention.compression.type": ("nsa_learned",),
 }
-
-STAGES = ("parallel", "integrator")
-"""Words of a schedule entry that stand instead of `template`."""
 
 
 def place_of(path: Sequence[str | int]) -> str:

@@ -13,8 +13,8 @@ from eulerstack.schema import fixes
 from eulerstack.schema.defaults import applicable
 from eulerstack.schema.held import unnested
 from eulerstack.schema.packages import package_of
-from eulerstack.schema.planned import STAGES, is_planned_type, is_planned_value, is_planned_word, place_of
-from eulerstack.schema.sections import HELD_NAME
+from eulerstack.schema.planned import is_planned_type, is_planned_value, is_planned_word, place_of
+from eulerstack.schema.sections import HELD_NAME, STAGE_WORDS
 from eulerstack.schema.words import Places, fix_unknown, meant_value, one_of, places_of_words
 
 KINDS_BY_PLACE = {
@@ -22,6 +22,7 @@ KINDS_BY_PLACE = {
     "layer_templates.<name>.ffn": "ffn",
     "layer_templates.<name>.norm": "norm",
     "layer_templates.<name>.residual": "residual",
+    "layer_schedule[].integrator": "integrator",
     "head": "head",
 }
 LocateKey = Callable[[Path], "Location | None"]
@@ -56,7 +57,7 @@ class Explainer:
         missing = []
         for leaf in leaves:
             path = tuple(leaf.absolute_path)
-            if leaf.validator == "required":
+            if leaf.validator == "required" or _is_entry_of_no_kind(leaf):
                 missing.append(leaf)
             elif leaf.validator == "additionalProperties":
                 self._unknown(leaf, path)
@@ -76,10 +77,14 @@ class Explainer:
         if ("required", path) in self._seen:
             return
         self._seen.add(("required", path))
-        stage = place_of(path) == "layer_schedule[]" and any(word in error.instance for word in STAGES)
-        for name in error.validator_value:
+        names = error.validator_value
+        if _is_entry_of_no_kind(error):
+            planned = any(is_planned_word(path, word) for word in error.instance)
+            suggested = any((*path, word) in self._suggested for word in STAGE_WORDS)
+            names = [] if planned or suggested else ["template"]
+        for name in names:
             below = (*path, name)
-            if name in error.instance or below in self._suggested or stage:
+            if name in error.instance or below in self._suggested:
                 continue
             schema = error.schema.get("properties", {}).get(name, {})
             example = fixes.example_line(name, schema)
@@ -255,6 +260,12 @@ def _words_here(error: Any) -> dict[str, Any]:
         for rule in applicable(error.schema, error.instance)
         for word, schema in rule.get("properties", {}).items()
     }
+
+
+def _is_entry_of_no_kind(error: Any) -> bool:
+    """Whether what is wrong is that an entry of the schedule has none of the words that say what it is."""
+    kinds = [{"required": [word]} for word in STAGE_WORDS]
+    return error.validator == "anyOf" and list(error.validator_value) == kinds
 
 
 def _matches(key: str, patterns: Iterable[str]) -> bool:

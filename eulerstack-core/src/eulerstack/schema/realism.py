@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 from eulerstack.dsl.paths import is_reserved, parse_layers_path
 from eulerstack.errors import Finding, Message, msg
 from eulerstack.plugins.primitive import Rule
 from eulerstack.schema.claims import claimed_key
+from eulerstack.schema.stages import scheduled_templates
 
 
 def findings(ir: Any, registry: Any = None, spec: Mapping[str, Any] | None = None) -> list[Finding]:
@@ -54,7 +56,7 @@ def _answers(rule: Rule, ir: Any, registry: Any) -> list[Finding]:
 
 def _reserved(ir: Any, registry: Any, spec: Mapping[str, Any] | None) -> Iterator[Finding]:
     """Keys of reserved namespaces that no plugin reads where they stand; with a spec, at their paths there."""
-    entries = _entries(spec)
+    entries = _entries(ir, spec)
     handled = [namespace.key for namespace in registry.namespaces()]
     words = {
         f"{fragment.place}.{word}" if fragment.place else word
@@ -69,13 +71,13 @@ def _reserved(ir: Any, registry: Any, spec: Mapping[str, Any] | None) -> Iterato
             yield Finding("reserved_namespace", what, written, ir.locations.get(path))
 
 
-def _entries(spec: Mapping[str, Any] | None) -> dict[int, int]:
+def _entries(ir: Any, spec: Mapping[str, Any] | None) -> dict[int, int]:
     """The index of each entry of the schedule by that of its first layer."""
-    first = 0
+    first, stages = 0, iter(ir.stages)
     entries = {}
     for index, entry in enumerate(spec["layer_schedule"] if spec else ()):
         entries[first] = index
-        first += entry.get("repeat", 1)
+        first += sum(len(stage.layers) for stage in islice(stages, entry.get("repeat", 1)))
     return entries
 
 
@@ -90,7 +92,7 @@ def _tied_weights(spec: Mapping[str, Any]) -> Iterator[Finding]:
 
 
 def _unused_templates(spec: Mapping[str, Any]) -> Iterator[Finding]:
-    used = {entry.get("template") for entry in spec["layer_schedule"]}
+    used = {name for entry in spec["layer_schedule"] for _, name in scheduled_templates(entry)}
     for name in spec["layer_templates"]:
         if name not in used and not is_reserved(name):
             yield Finding(

@@ -23,6 +23,8 @@ DEFAULT_NORM_POSITION = "pre"
 DEFAULT_TYPES = {"norm": "rmsnorm", "residual": "sequential", "head": "causal_lm", "position": "rope"}
 DEFAULT_TARGET = "huggingface"
 MAX_D_FF = 2**24
+# What an entry of the schedule may be, by the word that says so, and the words that only such an entry has.
+STAGE_WORDS: dict[str, tuple[str, ...]] = {"template": ("repeat", "override"), "integrator": ()}
 
 
 def word(kind: str | list[str], description: Message, **keywords: Any) -> Schema:
@@ -174,8 +176,26 @@ def template(mixer: Schema, ffn: Schema, norm: Schema, residual: Schema) -> Sche
     return section(msg("A named kind of layer."), properties, ("mixer", "ffn"))
 
 
-def schedule_entry(window: Schema, attn_drop: Schema, activation: Schema) -> Schema:
-    """One line of the schedule; the three schemas are those of the overridable words of mixers and ffns."""
+def integrator_words() -> Schema:
+    """The words that every integrator has beside its type, `body` apart, which names a template."""
+    return {
+        "steps": word("integer", msg("Steps that the stage takes."), minimum=1, maximum=MAX_LAYERS, examples=[4]),
+        "output": word(
+            "string",
+            msg("What the stage hands on: token, or hidden; what they mean is its type's business."),
+            enum=["token", "hidden"],
+            default="token",
+        ),
+    }
+
+
+def shared_params(kind: str) -> Schema:
+    """The words beside the type of a primitive that are parameters of every type of its kind."""
+    return integrator_words() if kind == "integrator" else {}
+
+
+def schedule_entry(window: Schema, attn_drop: Schema, activation: Schema, integrator: Schema) -> Schema:
+    """One entry of the schedule; the first three schemas are those of the overridable words of mixers and ffns."""
     override = {
         "residual": section(
             msg("Changes to the residual."),
@@ -197,8 +217,11 @@ def schedule_entry(window: Schema, attn_drop: Schema, activation: Schema) -> Sch
         "override": section(
             msg("Words that these layers change; the number of parameters must stay the same."), override
         ),
+        "integrator": integrator,
     }
-    return section(msg("A run of equal layers."), properties, ("template",))
+    kinds = [{"required": [name]} for name in STAGE_WORDS]
+    entry = section(msg("A run of equal layers, or a stage that holds layers."), properties, anyOf=kinds)
+    return {**entry, "additionalProperties": False}
 
 
 def let() -> Schema:

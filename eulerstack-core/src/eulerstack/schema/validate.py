@@ -17,6 +17,7 @@ from eulerstack.schema.assemble import assemble
 from eulerstack.schema.held import held_mappings
 from eulerstack.schema.problems import Explainer
 from eulerstack.schema.sections import MAX_LAYERS
+from eulerstack.schema.stages import check_entries, scheduled_layers
 
 _validators: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
 
@@ -33,6 +34,7 @@ def validate_structure(spec: Mapping[str, Any], registry: Any) -> None:
     if errors:
         Explainer(assemble(registry), registry, problems, data.locate_key, data.raw).explain(errors)
     _check_foreign_blocks(data, registry, problems)
+    check_entries(data, problems)
     _check_length(data, problems)
     problems.raise_if_any()
 
@@ -60,10 +62,15 @@ def _is_number(checker: Any, value: Any) -> bool:
 
 
 def _typed_parts(data: Spec, registry: Any) -> Iterator[tuple[Path, str, dict[str, Any]]]:
-    """The mappings that choose a type, those of the templates and the head: path, kind, mapping."""
+    """The mappings that choose a type, those of templates, schedule and head: path, kind, mapping."""
     head = data.get("head")
     if isinstance(head, dict):
         yield ("head",), "head", head
+    schedule = data.get("layer_schedule")
+    for index, entry in enumerate(schedule if isinstance(schedule, list) else ()):
+        integrator = entry.get("integrator") if isinstance(entry, dict) else None
+        if isinstance(integrator, dict):
+            yield ("layer_schedule", index, "integrator"), "integrator", integrator
     templates = data.get("layer_templates")
     for name, template in templates.items() if isinstance(templates, dict) else ():
         for kind in ("mixer", "ffn", "norm", "residual"):
@@ -97,10 +104,10 @@ def _check_length(data: Spec, problems: Collector) -> None:
     total = 0
     schedule = data.get("layer_schedule")
     for index, entry in enumerate(schedule if isinstance(schedule, list) else ()):
-        repeat = entry.get("repeat", 1) if isinstance(entry, dict) else 1
-        if not isinstance(repeat, int) or repeat > MAX_LAYERS:
+        number = scheduled_layers(entry) if isinstance(entry, dict) else 0
+        if number > MAX_LAYERS:
             return
-        total += max(repeat, 0)
+        total += max(number, 0)
         if total > MAX_LAYERS:
             problems.add(
                 f"layer_schedule[{index}]",

@@ -18,6 +18,7 @@ from eulerstack.plugins import (
 from eulerstack_toy.declarations.ema import EMA
 from eulerstack_toy.declarations.ffn import MAXOUT
 from eulerstack_toy.declarations.head import LOW_RANK
+from eulerstack_toy.declarations.integrator import RELAX
 from eulerstack_toy.declarations.norm import POWER_NORM
 from eulerstack_toy.declarations.position import WAVES
 from eulerstack_toy.declarations.residual import GATED
@@ -63,6 +64,12 @@ def eulerstack_residuals() -> list[Primitive]:
 def eulerstack_heads() -> list[Primitive]:
     """The head `vendor.toy.low_rank`."""
     return [LOW_RANK]
+
+
+@hookimpl
+def eulerstack_integrators() -> list[Primitive]:
+    """The integrator `vendor.toy.relax`."""
+    return [RELAX]
 
 
 @hookimpl
