@@ -124,6 +124,9 @@ overrides = words(
     attention=words(window=st.none() | st.integers(2, 100), attn_drop=fraction),
     ffn=words(activation=st.sampled_from(["gelu", "relu", "silu"])),
 )
+gates_of_layers = words(
+    enabled=st.booleans(), capacity=st.floats(0.01, 1) | st.just(1), router=st.sampled_from(["top_k", "learned_gate"])
+)
 
 
 def norm_overrides(norm: Data, is_last: bool) -> st.SearchStrategy[Data]:
@@ -188,7 +191,9 @@ def specs(draw: st.DrawFn) -> Data:
             **draw(extensions),
         }
     used = [*templates, *draw(st.lists(st.sampled_from(list(templates)), max_size=4))]
-    entry = st.fixed_dictionaries({}, optional={"repeat": st.integers(1, 3), "override": overrides})
+    entry = st.fixed_dictionaries(
+        {}, optional={"repeat": st.integers(1, 3), "override": overrides, "depth_gating": gates_of_layers}
+    )
     schedule: list[Data] = [
         {"template": name, **draw(entry), **draw(extensions)} for name in draw(st.permutations(used))
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -32,8 +33,11 @@ def enliven(model: torch.nn.Module) -> None:
 
 
 def follow_routes(leader: torch.nn.Module, *followers: torch.nn.Module) -> None:
-    """Makes the routers of `followers` choose what those of `leader` chose in their last pass."""
+    """Makes the routers of `followers` choose what those of `leader` chose in their last pass; where that has other
+    shapes while training, only as long as they don't train."""
     for name, router in leader.named_modules():
+        if type(router).__name__ == "DepthGating":
+            _follow_gate(router, [follower.get_submodule(name) for follower in followers])
         if type(router).__name__ == "LightningIndexer":
             scores: list[torch.Tensor] = []
             router.register_forward_hook(lambda module, given, output, into=scores: into.append(output))
@@ -46,7 +50,7 @@ def follow_routes(leader: torch.nn.Module, *followers: torch.nn.Module) -> None:
             router.register_forward_hook(lambda module, given, output, into=made: into.append(output[1]))
             for follower in followers:
                 follower.get_submodule(name).register_forward_hook(
-                    lambda module, given, output, of=made: (output[0], of[-1])
+                    lambda module, given, output, of=made: output if module.training else (output[0], of[-1])
                 )
         if type(router).__name__ != "ExpertRouter":
             continue
@@ -54,8 +58,29 @@ def follow_routes(leader: torch.nn.Module, *followers: torch.nn.Module) -> None:
         router.register_forward_hook(lambda module, given, output, into=chosen: into.append(output[2]))
         for follower in followers:
             follower.get_submodule(name).register_forward_hook(
-                lambda module, given, output, of=chosen: (output[0], module.weigh(output[0], of[-1]), of[-1])
+                lambda module, given, output, of=chosen: (
+                    output if module.training else (output[0], module.weigh(output[0], of[-1]), of[-1])
+                )
             )
+
+
+def _follow_gate(leader: Any, followers: list[Any]) -> None:
+    last: list[torch.Tensor] = []
+    choose = leader.choose
+
+    def recorded(*args: Any, **kwargs: Any) -> Any:
+        choice = choose(*args, **kwargs)
+        last.append(choice.chosen)
+        return choice
+
+    leader.choose = recorded
+    for follower in followers:
+
+        def following(*args: Any, own: Any = follower.choose, gate: Any = follower, **kwargs: Any) -> Any:
+            choice = own(*args, **kwargs)
+            return choice if gate.training else replace(choice, chosen=last[-1])
+
+        follower.choose = following
 
 
 def tokens(batch: int = 2, time: int = 17, seed: int = 0) -> torch.Tensor:

@@ -37,6 +37,8 @@ PIECES: dict[str, tuple[dict[str, Any], str]] = {
     "learned positions": (VARIANTS["learned"], "class LearnedPositions("),
     "layernorm": (VARIANTS["layernorm"], "class LayerNorm("),
     "parallel": (VARIANTS["parallel_pre"], "class ParallelResidual("),
+    "depth gates": (VARIANTS["gated"], "class DepthGate("),
+    "caches of gated layers": (VARIANTS["gated"], "class GatedKeysLayer("),
 }
 
 

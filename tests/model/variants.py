@@ -91,6 +91,8 @@ CHOOSING = {part for mixer in modules() for part in getattr(mixer, "CHOOSING", (
 # A Fourier transform mixes the rounding of all tokens, and a grouped product's depends on the number of its rows, so
 # that their past is equal at float tolerance only.
 TRANSFORMED = {name for mixer in modules() for name in getattr(mixer, "TRANSFORMED", ())}
+# Variants whose layers keep what has no fixed size.
+WITHOUT_STATIC = {name for mixer in modules() for name in getattr(mixer, "WITHOUT_STATIC", ())}
 
 
 def implementations(name: str) -> tuple[str, ...]:

@@ -28,6 +28,7 @@ PROMISED_PARAMS = {
     "arch_intermediate_qwen_longctx": 1.3e9,
     "arch_advanced_jamba": 1.2e9,
     "arch_advanced_mla": 1.1e9,
+    "arch_advanced_mod": 1.1e9,
     "arch_advanced_retnet": 1.3e9,
     "arch_advanced_samba": 1e9,
     "arch_expert_mhc_moe_mini": 1.5e8,

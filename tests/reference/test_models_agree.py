@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, assume, given, settings  # noqa: E402
 from eulerstack.compiler.compile import compile_to_hf_model  # noqa: E402
 from eulerstack.ir import LayerIR, ModelIR, PrimitiveIR, normalize_to_ir  # noqa: E402
 from eulerstack_mixers.reference.attention import attention  # noqa: E402
+from eulerstack_mixers.reference.depth_gating import gated  # noqa: E402
 from eulerstack_mixers.reference.ffn import gated_mlp, mlp  # noqa: E402
 from eulerstack_mixers.reference.heads import causal_lm  # noqa: E402
 from eulerstack_mixers.reference.hyper_connection import hyper_connection, join_streams  # noqa: E402
@@ -37,15 +38,26 @@ def norm_of(node: PrimitiveIR, weights: Weights) -> Callable[[Any], Any]:
 
 
 def layer_of(ir: ModelIR, layer: LayerIR, weights: Weights, hidden_states: Any) -> Any:
+    positions = list(range(hidden_states.shape[0]))
+    if layer.depth_gating is None:
+        return ungated(ir, layer, weights, hidden_states, positions)
+
+    def body(states: Any, places: list[int]) -> Any:
+        return ungated(ir, layer, weights, states, places) - states
+
+    return gated(hidden_states, weights["depth_gate.router.weight"][0], body, training=False, **layer.depth_gating)[0]
+
+
+def ungated(ir: ModelIR, layer: LayerIR, weights: Weights, hidden_states: Any, positions: list[int]) -> Any:
     heads = {"n_heads": ir.model["n_heads"], "n_kv_heads": ir.model["n_kv_heads"], "norm_eps": ir.model["norm_eps"]}
     alibi = ir.position.type == "alibi"
     weights_of_mixer, params = below(weights, "mixer"), layer.mixer.params
 
     def mixer(states: Any) -> Any:
         if params["latent_dim"] is None:
-            return attention(states, weights_of_mixer, params, alibi=alibi, **heads)
+            return attention(states, weights_of_mixer, params, alibi=alibi, positions=positions, **heads)
         sizes = {"n_heads": ir.model["n_heads"], "head_dim": ir.model["head_dim"]}
-        return latent_attention(states, weights_of_mixer, params, alibi=alibi, **sizes)
+        return latent_attention(states, weights_of_mixer, params, alibi=alibi, positions=positions, **sizes)
 
     def ffn(states: Any) -> Any:
         block = {"mlp": mlp, "gated_mlp": gated_mlp}[layer.ffn.type]

@@ -17,6 +17,7 @@ from eulerstack.plugins.primitive import Rule, Target
 
 HEAD_DIMS = (32, 256)
 TARGET_TOLERANCE = 0.30
+GATE_CAPACITIES = (0.1, 0.9)
 SPARE_ROWS = 1.25
 
 # Tokens of well-known tokenizers, by a pattern of their names; the first that fits counts.
@@ -91,11 +92,31 @@ def _phases(ir: Any) -> Iterator[Finding]:
         )  # fmt: skip
 
 
+def _depth_gating(ir: Any) -> Iterator[Finding]:
+    low, high = GATE_CAPACITIES
+    capacities = {layer.depth_gating["capacity"] for layer in ir.layers if layer.depth_gating is not None}
+    for capacity in sorted(capacities):
+        if not low <= capacity <= high:
+            yield Finding(
+                "depth_gating",
+                msg("a layer processes {percent} % of the tokens; gates pay off between {low} and {high} %",
+                    percent=f"{100 * capacity:g}", low=f"{100 * low:g}", high=f"{100 * high:g}"),
+                "layer_schedule",
+            )  # fmt: skip
+    if capacities and all(layer.depth_gating is not None for layer in ir.layers):
+        yield Finding(
+            "depth_gating",
+            msg("every layer is gated; models train better where every other layer sees all tokens"),
+            "layer_schedule",
+        )
+
+
 RULES = (
     Rule("head_dim", "head_dim lies between 32 and 256", _head_dim),
     Rule("target_params", "the parameter count is within 30 % of target_params", _target_params),
     Rule("tokenizer", "vocab_size fits the tokenizer", _tokenizer),
     Rule("phases", "the budgets of the phases fit into max_seq_len", _phases),
+    Rule("depth_gating", "gates let a usual share of the tokens pass, and not all layers have one", _depth_gating),
 )
 
 

@@ -1,8 +1,9 @@
 """One file a mixer: the specs that every test of the model runs on, and what each of its fields does.
 
 A file gives `VARIANTS` (name -> spec), `CASES` (field -> `Case`, see `test_every_field_matters`) and, where they apply,
-the sets `EAGER_ONLY`, `WITHOUT_ATTENTION` and `TRANSFORMED` (whose rounding depends on other tokens) of variant names,
-and `CHOOSING`: parts of the names of parameters that only choose, and have no gradient.
+the sets `EAGER_ONLY`, `WITHOUT_ATTENTION`, `TRANSFORMED` (whose rounding depends on other tokens) and `WITHOUT_STATIC`
+(which have no static cache) of variant names, and `CHOOSING`: parts of the names of parameters that only choose, and
+have no gradient.
 """
 
 from __future__ import annotations

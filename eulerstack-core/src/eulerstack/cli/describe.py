@@ -109,6 +109,7 @@ def _entry(entry: Mapping[str, Any], registry: Registry) -> dict[str, Any]:
             "template": entry["template"],
             "repeat": entry.get("repeat", 1),
             "override": entry.get("override") or {},
+            "depth_gating": entry.get("depth_gating"),
         }
     stage = entry["integrator"]
     return {
@@ -127,6 +128,7 @@ def _cache_bytes(cost: ModelCost, length: int) -> dict[str, int]:
 
 def _layers(ir: ModelIR, cost: ModelCost, length: int) -> list[dict[str, Any]]:
     from eulerstack.compiler.cost import ModelCost
+    from eulerstack.ir.types import thaw
     from eulerstack.plugins.primitive import Cost
 
     groups = []
@@ -151,6 +153,7 @@ def _layers(ir: ModelIR, cost: ModelCost, length: int) -> list[dict[str, Any]]:
                 "ffn": layer.ffn.type,
                 "norm": layer.norm.type,
                 "residual": layer.residual.type,
+                "depth_gating": thaw(layer.depth_gating),
                 "params": price.params,
                 "active_params": price.active,
                 "flops_per_token": alone.flops_per_token(length),

@@ -133,7 +133,8 @@ def _entry(entry: Mapping[str, Any]) -> str:
     if "integrator" in entry:
         return f"{_with_params(entry['integrator'])}: {entry['body']}"
     override = f" {_flow(entry['override'])}" if entry["override"] else ""
-    return f"{entry['template']}{UNBROKEN}x{entry['repeat']}{override}"
+    gating = "" if entry["depth_gating"] is None else f" depth_gating {_flow(entry['depth_gating'])}"
+    return f"{entry['template']}{UNBROKEN}x{entry['repeat']}{override}{gating}"
 
 
 def _print_tissue(tissue: Mapping[str, Any]) -> None:

@@ -35,13 +35,15 @@ def compile_ir(ir: ModelIR) -> dict[str, Any]:
     handler of its reserved namespace refuses.
     """
     architecture = architecture_of(ir)
-    caches = [
-        _cache_of(mixer)
+    owners = [
+        (mixer, layer.depth_gating is not None)
         for layer, evaluations in evaluated_layers(ir)
         for _ in range(evaluations)
         for mixer in layer.slot_mixers
     ]
-    windows = [cache.window for cache in caches if cache.window is not None]
+    caches = [_cache_of(mixer) for mixer, _ in owners]
+    gated = [own for _, own in owners]
+    windows = [cache.window for cache, own in zip(caches, gated, strict=True) if cache.window is not None and not own]
     # transformers knows one window a model; the most frequent one gets its name.
     sliding_window = max(sorted(set(windows)), key=windows.count) if windows else None
     return {
@@ -50,7 +52,7 @@ def compile_ir(ir: ModelIR) -> dict[str, Any]:
         "auto_map": dict(AUTO_MAP),
         "dtype": ir.model["dtype"],
         **ecosystem_fields(architecture),
-        "layer_types": [_layer_type(cache, sliding_window) for cache in caches],
+        "layer_types": [_layer_type(cache, sliding_window, own) for cache, own in zip(caches, gated, strict=True)],
         "sliding_window": sliding_window,
         "tensor_parallel_plan": tensor_parallel_plan(ir),
         "use_cache": True,
@@ -72,10 +74,12 @@ def _cache_of(node: PrimitiveIR) -> CacheLayer:
     return ask(registry, mixer, CacheLayer, mixer.cache, node.params)
 
 
-def _layer_type(cache: CacheLayer, sliding_window: int | None) -> str:
-    if cache.layer_type == "sliding_attention" and cache.window != sliding_window:
-        return f"eulerstack_sliding_{cache.window}"
-    return cache.layer_type
+def _layer_type(cache: CacheLayer, sliding_window: int | None, gated: bool) -> str:
+    """The type of a cache slot. One that a gated layer owns always names its window."""
+    name = cache.layer_type
+    if name == "sliding_attention" and (gated or cache.window != sliding_window):
+        name = f"eulerstack_sliding_{cache.window}"
+    return f"eulerstack_gated_{name}" if gated else name
 
 
 def tensor_parallel_plan(ir: ModelIR) -> dict[str, str]:

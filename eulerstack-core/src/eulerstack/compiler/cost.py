@@ -20,8 +20,10 @@ from eulerstack.ir.types import IntegratorIR, LayerIR, ModelIR, PrimitiveIR
 from eulerstack.plugins import Cost, Dims
 from eulerstack.plugins.asking import ask
 from eulerstack.plugins.manager import Registry, get_registry
-from eulerstack.plugins.primitive import Kind
+from eulerstack.plugins.primitive import CacheLayer, Kind
 
+# A position is an int32.
+POSITION_BYTES = 4
 ELEMENT_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
@@ -30,8 +32,12 @@ class LayerCost:
     """The price of one layer, by part.
 
     `norms` holds one Cost for each norm of the layer, `held` one for each mixer that its mixer holds; `mixer` is then
-    the price of the rest of it. One pass evaluates the layer `evaluations` times, each time at its FLOPs and with a
-    cache of its own.
+    the price of the rest of it. `around` is what is wrapped around the layer. One pass evaluates the layer
+    `evaluations` times, each time at its FLOPs and with a cache of its own.
+
+    Where only the share `capacity` of the tokens passes through the layer, `gate` is the price of finding out which,
+    paid for all of them; the parts are priced as if each token came. The layer's price is then that of a token on
+    average, if as many are chosen as the share says, which holds exactly while training by `top_k`.
     """
 
     mixer: Cost
@@ -39,11 +45,14 @@ class LayerCost:
     norms: tuple[Cost, ...]
     residual: Cost
     held: tuple[Cost, ...] = ()
+    gate: Cost | None = None
+    capacity: float = 1.0
+    around: tuple[Cost, ...] = ()
     evaluations: int = 1
 
     def parts(self) -> Iterator[Cost]:
-        """Every part."""
-        yield from (self.mixer, *self.held, self.ffn, *self.norms, self.residual)
+        """Every part but the gate."""
+        yield from (self.mixer, *self.held, self.ffn, *self.norms, self.residual, *self.around)
 
     @property
     def slots(self) -> tuple[Cost, ...]:
@@ -53,12 +62,17 @@ class LayerCost:
     @property
     def params(self) -> int:
         """Parameters of the layer."""
-        return sum(part.params for part in self.parts())
+        return self.total(lambda cost, share: cost.params)
 
     @property
     def active(self) -> int:
         """Parameters of the layer that one token touches."""
-        return sum(part.active for part in self.parts())
+        return self.total(lambda cost, share: round(cost.active * share))
+
+    def total(self, price: Callable[[Cost, float], int]) -> int:
+        """The sum of `price` over the parts, each with the share of the tokens that come to it."""
+        gate = 0 if self.gate is None else price(self.gate, 1.0)
+        return gate + sum(price(part, self.capacity) for part in self.parts())
 
 
 @dataclass(frozen=True)
@@ -85,12 +99,12 @@ class ModelCost:
     @property
     def total(self) -> int:
         """All parameters of the model; a table shared by embedding and head counts once."""
-        return self._sum(lambda cost: cost.params) + self.embedding + self.final_norm
+        return self._sum(lambda cost, share: cost.params) + self.embedding + self.final_norm
 
     @property
     def safe(self) -> int:
         """Parameters of norms and routers, which `dtype_policy: layered_safe` keeps in float32."""
-        parts = self._sum(lambda cost: cost.safe_params)
+        parts = self._sum(lambda cost, share: cost.safe_params)
         return (
             parts + self.final_norm + sum(norm.params - norm.safe_params for each in self.layers for norm in each.norms)
         )
@@ -103,28 +117,28 @@ class ModelCost:
     @property
     def active(self) -> int:
         """Parameters that one token touches. Tables of embeddings count whole, as published figures have it."""
-        return self._sum(lambda cost: cost.active) + self.embedding + self.final_norm
+        return self._sum(lambda cost, share: round(cost.active * share)) + self.embedding + self.final_norm
 
     def cache_bytes(self, context: int, batch: int = 1) -> int:
         """Bytes of the decoding cache once `context` tokens of each of `batch` sequences have been processed."""
 
-        def stored(cost: Cost) -> int:
+        def stored(cost: Cost, share: float) -> int:
             if cost.state_bytes is not None:
-                return cost.state_bytes(context)
-            tokens = context if cost.state_window is None else min(context, cost.state_window)
-            return cost.state_bytes_fixed + cost.state_bytes_per_token * tokens
+                return cost.state_bytes(coming(context, share))
+            tokens = share * context if cost.state_window is None else min(share * context, cost.state_window)
+            return cost.state_bytes_fixed + round(cost.state_bytes_per_token * tokens)
 
         return batch * self._sum(stored, every_evaluation=True)
 
     @property
     def cache_bytes_per_token(self) -> int:
         """Bytes by which a sequence's cache grows with a token; under a window as long as it is not full."""
-        return self._sum(lambda cost: cost.state_bytes_per_token, every_evaluation=True)
+        return self._sum(lambda cost, share: round(share * cost.state_bytes_per_token), every_evaluation=True)
 
     @property
     def cache_bytes_fixed(self) -> int:
         """Bytes of a sequence's cache that do not grow with its tokens."""
-        return self._sum(lambda cost: cost.state_bytes_fixed, every_evaluation=True)
+        return self._sum(lambda cost, share: cost.state_bytes_fixed, every_evaluation=True)
 
     def flops_per_token(self, context: int, phase: Literal["decode", "prefill"] = "decode") -> float:
         """FLOPs of one token's forward pass, head included.
@@ -134,27 +148,35 @@ class ModelCost:
         itself and the earlier ones; a training step costs three times this (forward, and twice that backward).
         """
         if phase == "decode":
-            return self._sum(lambda cost: _decoded(cost, context), every_evaluation=True)
+            return self._sum(
+                lambda cost, share: round(share * _decoded(cost, coming(context, share))), every_evaluation=True
+            )
         return self.prefill_flops(context) / context
 
     def prefill_flops(self, context: int) -> int:
         """FLOPs of the forward pass over a sequence of `context` tokens, the head applied to every token."""
 
-        def flops(cost: Cost) -> int:
+        def flops(cost: Cost, share: float) -> int:
+            tokens = coming(context, share)
             if cost.prefill_flops is not None:
-                return cost.prefill_flops(context)
-            return cost.flops_per_token * context + cost.flops_per_token_per_context * _seen_in_all(cost, context)
+                return cost.prefill_flops(tokens)
+            return cost.flops_per_token * tokens + cost.flops_per_token_per_context * _seen_in_all(cost, tokens)
 
         return self._sum(flops, every_evaluation=True)
 
-    def _sum(self, price: Callable[[Cost], int], every_evaluation: bool = False) -> int:
+    def _sum(self, price: Callable[[Cost, float], int], every_evaluation: bool = False) -> int:
         """`price` of every part of the model, added up; equal layers are looked at once."""
         counts = Counter(map(id, self.layers))
-        total = sum(map(price, (self.positions, self.head, *self.stages, *self.stream_ends)))
+        total = sum(price(part, 1.0) for part in (self.positions, self.head, *self.stages, *self.stream_ends))
         for layer in {id(layer): layer for layer in self.layers}.values():
             times = counts[id(layer)] * (layer.evaluations if every_evaluation else 1)
-            total += times * sum(map(price, layer.parts()))
+            total += times * layer.total(price)
         return total
+
+
+def coming(tokens: int, share: float) -> int:
+    """How many of so many tokens come to a layer, as its gate rounds them while training."""
+    return max(min(tokens, 1), int(tokens * share + 0.5))
 
 
 def _decoded(cost: Cost, context: int) -> int:
@@ -248,6 +270,9 @@ class _Pricer:
             (self.price("norm", layer.norm),) * len(slots),
             _times(2 if residual.per_branch and has_ffn else 1, self.price("residual", layer.residual)),
             tuple(self.price("mixer", each) for each in layer.mixer.held.values()),
+            None if layer.depth_gating is None else self.gate(),
+            1.0 if layer.depth_gating is None else layer.depth_gating["capacity"],
+            () if layer.depth_gating is None else self.positions_of_gated(layer),
         )
 
     def stage(self, stage: IntegratorIR) -> Iterator[Cost]:
@@ -275,6 +300,22 @@ class _Pricer:
         residual = primitive_of(self.registry, "residual", layer.residual.type)
         count = ask(self.registry, residual, int, residual.streams, layer.residual.params)
         return (layer.residual.type, count) if count > 1 else None
+
+    def positions_of_gated(self, layer: LayerIR) -> tuple[Cost, ...]:
+        """The price of remembering where the processed tokens stood, which scores with a bias need."""
+        if primitive_of(self.registry, "position", self.dims.positional).place != "scores":
+            return ()
+        prices = []
+        for node in layer.slot_mixers:
+            mixer = primitive_of(self.registry, "mixer", node.type)
+            if ask(self.registry, mixer, CacheLayer, mixer.cache, node.params).layer_type != "eulerstack_state":
+                window = self.price("mixer", node).state_window
+                prices.append(Cost(state_bytes_per_token=POSITION_BYTES, state_window=window))
+        return tuple(prices)
+
+    def gate(self) -> Cost:
+        """The price of a depth gate: a product with one vector for each token."""
+        return Cost(params=self.dims.d_model, flops_per_token=2 * self.dims.d_model, safe_params=self.dims.d_model)
 
 
 def _times(count: int, cost: Cost) -> Cost:

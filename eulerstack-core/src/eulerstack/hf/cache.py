@@ -21,6 +21,8 @@ from eulerstack.hf.tables import ByName
 STATE_LAYER_TYPE = "eulerstack_state"
 SLIDING_LAYER_PREFIX = "eulerstack_sliding_"
 DILATED_LAYER_PREFIX = "eulerstack_dilated_"
+# Before the type of a layer's cache where only some tokens are processed.
+GATED_LAYER_PREFIX = "eulerstack_gated_"
 
 
 class StateLayer(LinearAttentionLayer, CacheLayerMixin):
@@ -156,6 +158,7 @@ def sliding_layer_window(layer_type: str, sliding_window: int | None) -> int | N
     transformers knows one window a model, `sliding_window`; a layer with another one has the type
     `eulerstack_sliding_<window>`, a dilated one `eulerstack_dilated_<window>_<dilation>`.
     """
+    layer_type = layer_type.removeprefix(GATED_LAYER_PREFIX)
     if layer_type == "sliding_attention":
         return sliding_window
     if layer_type.startswith(SLIDING_LAYER_PREFIX):
@@ -167,7 +170,7 @@ def sliding_layer_window(layer_type: str, sliding_window: int | None) -> int | N
 
 def layer_dilation(layer_type: str) -> int:
     """The distance in tokens between the keys that a layer of this type sees; 1 when it sees all of its window."""
-    if layer_type.startswith(DILATED_LAYER_PREFIX):
+    if layer_type.removeprefix(GATED_LAYER_PREFIX).startswith(DILATED_LAYER_PREFIX):
         return int(layer_type.rpartition("_")[2])
     return 1
 

@@ -8,8 +8,15 @@ from transformers import PreTrainedConfig
 
 from eulerstack.hf.cache import register_layer
 from eulerstack.hf.ecosystem import FREE_FIELDS, ecosystem_fields
+from eulerstack.hf.gated_cache import register_gated_layer
 from eulerstack.hf.origin import carry_origin
 from eulerstack.hf.slots import mixers_of_slots
+from eulerstack.hf.tables import ByName
+
+# Who teaches caches the types of layers that something is wrapped around, by the spec's word for it.
+WRAPPED_LAYERS: ByName = {
+    "depth_gating": register_gated_layer,
+}
 
 
 @strict
@@ -62,6 +69,8 @@ class EulerStackConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs: Any) -> None:
         for layer_type in set(self.layer_types or ()):
             register_layer(layer_type)
+            for register in WRAPPED_LAYERS.values():
+                register(layer_type)
         # transformers reads the plan under this name, and never writes it to config.json.
         self.base_model_tp_plan = self.tensor_parallel_plan
         super().__post_init__(**kwargs)

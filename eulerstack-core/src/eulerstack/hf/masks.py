@@ -10,7 +10,7 @@ from transformers.masking_utils import (
     find_packed_sequence_indices,
 )
 
-from eulerstack.hf.cache import STATE_LAYER_TYPE, layer_dilation, sliding_layer_window
+from eulerstack.hf.cache import GATED_LAYER_PREFIX, STATE_LAYER_TYPE, layer_dilation, sliding_layer_window
 from eulerstack.hf.tables import ByName
 
 
@@ -37,14 +37,18 @@ def create_masks(
 
     Shapes: inputs_embeds (batch, time, d_model); attention_mask (batch, past + time) of 0 and 1, or None.
     `attention_bias` (query indices, key indices) -> (n_heads, time, context) is added to the scores' mask.
-    Attention layers get what the chosen attention implementation takes (None where it needs no mask); state layers get
-    (batch, time) of 0 and 1, or None when nothing is padding.
+    Attention layers get what the chosen attention implementation takes (None where it needs no mask); state layers and
+    gated ones get (batch, time) of 0 and 1, or None when nothing is padding.
     """
     masks: dict[str, Any] = {}
     for layer_idx, layer_type in enumerate(config.layer_types):
         if layer_type in masks:
             continue
         if layer_type == STATE_LAYER_TYPE:
+            masks[layer_type] = state_mask(inputs_embeds, attention_mask)
+        elif layer_type.startswith(GATED_LAYER_PREFIX):
+            if attention_mask is not None and attention_mask.ndim != 2:
+                raise ValueError("gated layers make masks of their own: give attention_mask as (batch, time)")
             masks[layer_type] = state_mask(inputs_embeds, attention_mask)
         else:
             masks[layer_type] = attention_layer_mask(
@@ -88,6 +92,18 @@ def every_nth_key(dilation: int) -> Callable[..., Any]:
     return mask
 
 
+def all_of(functions: list[Callable[..., Any]]) -> Callable[..., Any] | None:
+    """A mask function of what all of them let through; None without any."""
+
+    def mask(batch_idx: Any, head_idx: Any, q_idx: Any, kv_idx: Any) -> Any:
+        visible = functions[0](batch_idx, head_idx, q_idx, kv_idx)
+        for function in functions[1:]:
+            visible = visible & function(batch_idx, head_idx, q_idx, kv_idx)
+        return visible
+
+    return mask if functions else None
+
+
 # What a window leaves out, by its mode.
 GAPS: ByName = {
     "dilated": every_nth_key,
@@ -103,20 +119,32 @@ def attention_layer_mask(
     past_key_values: Any,
     position_ids: torch.Tensor | None,
     attention_bias: Callable[..., torch.Tensor] | None,
+    also: tuple[Callable[..., Any], ...] = (),
+    always: bool = False,
 ) -> Any:
-    """The mask of attention layer `layer_idx`, with the position's bias added where there is one."""
+    """The mask of attention layer `layer_idx`, with the position's bias added where there is one.
+
+    `also` are mask functions of transformers which have to let a key through too; `always`: not None even where kernels
+    know by themselves what a mask would say.
+    """
     window = sliding_layer_window(layer_type, config.sliding_window)
     arguments = (inputs_embeds, attention_mask, past_key_values, position_ids)
+    functions = list(also)
+    skips = attention_bias is None and not always
     if window is None:
-        mask = create_causal_mask(config, *arguments, layer_idx=layer_idx, allow_is_causal_skip=attention_bias is None)
+        mask = create_causal_mask(
+            config, *arguments, layer_idx=layer_idx, allow_is_causal_skip=skips, and_mask_function=all_of(functions)
+        )
     else:
         dilation = layer_dilation(layer_type)
+        if dilation > 1:
+            functions.append(GAPS["dilated"](dilation))
         mask = create_sliding_window_causal_mask(
             WindowedConfig(config, window),
             *arguments,
             layer_idx=layer_idx,
-            allow_is_causal_skip=attention_bias is None,
-            and_mask_function=None if dilation == 1 else GAPS["dilated"](dilation),
+            allow_is_causal_skip=skips,
+            and_mask_function=all_of(functions),
         )
     if attention_bias is None or mask is None:
         return mask

@@ -22,14 +22,15 @@ from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from eulerstack.hf.attention_base import AttentionBase
-from eulerstack.hf.cache import STATE_LAYER_TYPE
+from eulerstack.hf.cache import GATED_LAYER_PREFIX, STATE_LAYER_TYPE
 from eulerstack.hf.configuration import EulerStackConfig
+from eulerstack.hf.depth_gating import DepthGating
 from eulerstack.hf.initial_weights import own_deviation, redraw, width_multiplier
 from eulerstack.hf.masks import create_masks, packed_sequences, state_mask
 from eulerstack.hf.phases import PhasedGenerationMixin
 from eulerstack.hf.primitives import primitive_class
 from eulerstack.hf.roles import keep_in_float32, note_parameter_roles
-from eulerstack.hf.slots import Slots, first_slot, mixers_of_slots, slot_mixers, slots_of_stages
+from eulerstack.hf.slots import Slots, first_slot, mixers_of_slots, slot_mixers, slots_from, slots_of_stages
 from eulerstack.hf.stages import Integrator, Stage, run_layers
 from eulerstack.hf.streams import stream_runs
 from eulerstack.hf.tables import ByName
@@ -54,6 +55,12 @@ def mixer_features(block: dict[str, Any]) -> list[dict[str, Any]]:
     return [mixer.get("features", {}) for mixer in slot_mixers(block)]
 
 
+# What a spec may wrap around a layer, by its word.
+WRAPPERS: ByName = {
+    "depth_gating": DepthGating,
+}
+
+
 class EulerStackLayer(GradientCheckpointingLayer):
     """One layer. `block` is its part of the architecture, `layer_idx` its first cache slot."""
 
@@ -63,7 +70,13 @@ class EulerStackLayer(GradientCheckpointingLayer):
         self.mixer = primitive_class("mixer", mixer)(config, mixer["params"], layer_idx)
         # None where the layer is its mixer alone.
         self.ffn: Any = None if ffn.get("absent") else primitive_class("ffn", ffn)(config, ffn["params"])
-        self.routes = ffn.get("routes", False)
+        self.ffn_routes = ffn.get("routes", False)
+        gating = block.get("depth_gating")
+        self.depth_gate = (
+            None if gating is None else WRAPPERS["depth_gating"](config, gating, slots_from(layer_idx, block))
+        )
+        # Whether a pass returns what its choices add to the loss, too.
+        self.routes = self.ffn_routes or self.depth_gate is not None
         self.residual = primitive_class("residual", residual)(
             config, residual["params"], norm["position"], self.ffn is not None
         )
@@ -87,23 +100,40 @@ class EulerStackLayer(GradientCheckpointingLayer):
         `attention_mask` and `position_embeddings` are those of the mixer's cache slot, or one of each for every mixer
         that it holds.
         """
+        given = {"past_key_values": past_key_values, "token_ids": token_ids, **kwargs}
+        if self.depth_gate is not None:
+            return self.depth_gate.around(self.block, hidden_states, attention_mask, position_embeddings, **given)
+        outputs = self.block(hidden_states, attention_mask, position_embeddings, kept_tokens=kept_tokens, **given)
+        return outputs if self.routes else outputs[0]
+
+    def block(
+        self,
+        hidden_states: torch.Tensor,
+        attention_mask: Any,
+        position_embeddings: Any,
+        kept_tokens: torch.Tensor | None = None,
+        token_ids: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        """The stream after mixer and feed-forward block; what the latter's routing adds to the loss, and its load."""
 
         def mixer(branch: torch.Tensor) -> torch.Tensor:
             output = self.mixer(
-                branch,
-                position_embeddings=position_embeddings,
-                attention_mask=attention_mask,
-                past_key_values=past_key_values,
-                **kwargs,
+                branch, position_embeddings=position_embeddings, attention_mask=attention_mask, **kwargs
             )
             # Attention returns its weights too.
             return output[0] if isinstance(output, tuple) else output
 
-        if not self.routes:
-            return self.residual(self, hidden_states, mixer)
+        if not self.ffn_routes:
+            return self.residual(self, hidden_states, mixer), None, None
         self.ffn.begin(kept_tokens, token_ids, kwargs.get("sequence_ids"))
         hidden_states = self.residual(self, hidden_states, mixer)
         return hidden_states, *self.ffn.finish()
+
+    def correct(self) -> None:
+        """Lets the router learn from the load of the last pass, before its next one while training."""
+        if self.ffn_routes:
+            self.ffn.correct()
 
 
 class EulerStackDecoderLayer(EulerStackLayer, Stage):
@@ -184,6 +214,8 @@ class EulerStackPreTrainedModel(PreTrainedModel):
             self._compatible_flash_implementations = [
                 kernel for kernel in kernels[0] if all(kernel in others for others in kernels)
             ]
+        # How many tokens a gated layer processes shows only when it runs.
+        self._can_compile_fullgraph = not any("depth_gating" in block for block in config.architecture["blocks"])
         super().__init__(config, *args, **kwargs)
 
     @torch.no_grad()
@@ -233,6 +265,9 @@ class EulerStackModel(EulerStackPreTrainedModel):
         self.routing_layers = [layer for layer in layers if layer.routes]
         self.reads_tokens = any(getattr(layer.ffn, "reads_tokens", False) for layer in self.routing_layers)
         self.reads_sequences = any(getattr(layer.ffn, "reads_sequences", False) for layer in self.routing_layers)
+        for layer in layers:
+            if layer.depth_gate is not None:
+                layer.depth_gate.attention_bias = self.attention_bias
         final_norm = architecture["final_norm"]
         self.norm = (
             nn.Identity()
@@ -243,6 +278,9 @@ class EulerStackModel(EulerStackPreTrainedModel):
         ropes: list[Any] = []
         self.rope_of_slot: list[int | None] = []
         self.layer_types = list(config.layer_types)
+        self.needs_sequences = any(
+            each == STATE_LAYER_TYPE or each.startswith(GATED_LAYER_PREFIX) for each in self.layer_types
+        )
         for mixer in mixers_of_slots(architecture):
             rope = mixer.get("features", {}).get("rotation")
             if rope is not None and rope not in ropes:
@@ -295,7 +333,7 @@ class EulerStackModel(EulerStackPreTrainedModel):
         if self.adds_positions:
             hidden_states = hidden_states + self.position(position_ids)
         hidden_states = self.dropout(hidden_states)
-        if STATE_LAYER_TYPE in self.layer_types or (self.training and self.reads_sequences):
+        if self.needs_sequences or (self.training and self.reads_sequences):
             # Positions that were not given never restart, which a traced forward can't find out by looking at them.
             kwargs["sequence_ids"] = packed_sequences(given_positions, attention_mask, past_key_values)
         if self.routing_layers:
@@ -305,7 +343,7 @@ class EulerStackModel(EulerStackPreTrainedModel):
             if self.training:
                 # What the last pass has found; before its backward pass was over, routes had to stay as they were.
                 for layer in self.routing_layers:
-                    layer.ffn.correct()
+                    layer.correct()
         tables = [rotary(hidden_states, position_ids) for rotary in self.rotary_embs]
         hidden_states, router_loss = run_layers(
             self.layers,

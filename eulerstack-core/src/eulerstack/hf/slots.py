@@ -31,15 +31,19 @@ def mixers_of_slots(architecture: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
+def slots_from(first: int, block: dict[str, Any]) -> Slots:
+    """The slots of a layer in one evaluation, of which `first` is the first."""
+    return tuple(range(first, first + len(slot_mixers(block)))) if "holds" in block["mixer"] else first
+
+
 def slots_of_stages(architecture: dict[str, Any]) -> list[list[Slots]]:
     """For each stage the slots of each of its layers in its first evaluation; those of the others follow."""
     found, first = [], 0
     for stage, layers in zip(architecture["layers"], layers_of_stages(architecture), strict=True):
         slots: list[Slots] = []
         for block in (architecture["blocks"][index] for index in layers):
-            count = len(slot_mixers(block))
-            slots.append(tuple(range(first, first + count)) if "holds" in block["mixer"] else first)
-            first += count * evaluations_in(stage)
+            slots.append(slots_from(first, block))
+            first += len(slot_mixers(block)) * evaluations_in(stage)
         found.append(slots)
     return found
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from eulerstack.dsl.paths import is_reserved, layers_path
@@ -28,6 +28,7 @@ from eulerstack.schema.overrides import applied
 from eulerstack.schema.sections import MAX_D_FF, ir_words, shared_params
 from eulerstack.schema.sizes import complete_model, feed_forward_width
 from eulerstack.schema.validate import validate_structure
+from eulerstack.schema.wrapping import depth_gating
 
 Data = dict[str, Any]
 
@@ -55,6 +56,14 @@ class _Variant:
 
     template: str
     raw: Mapping[str, Any]
+
+
+def gated(layer: LayerIR, gating: Mapping[str, Any] | None) -> LayerIR:
+    """The layer with the gate that an entry of the schedule gives it."""
+    if gating is None or not gating["enabled"]:
+        return layer
+    words = {word: gating[word] for word in depth_gating()["properties"] if word != "enabled"}
+    return replace(layer, depth_gating=FrozenMapping(words))
 
 
 class _Normalizer:
@@ -272,7 +281,7 @@ class _Normalizer:
                 stages.append(self._integrator(given, templates[given["body"]], context, path))
                 count = len(stages[-1].layers)
             else:
-                stages += [templates[entry["template"]]] * entry["repeat"]
+                stages += [gated(templates[entry["template"]], entry.get("depth_gating"))] * entry["repeat"]
                 count = entry["repeat"]
             prefix, last = f"layer_schedule[{index}].", first + count - 1
             written.update(

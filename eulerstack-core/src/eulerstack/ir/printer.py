@@ -205,6 +205,8 @@ def _schedule(ir: ModelIR, uses: Mapping[LayerIR, tuple[str, Data]], registry: R
             entry = {"template": name, "repeat": count}
             if override:
                 entry["override"] = thaw(override)
+            if stage.depth_gating is not None:
+                entry["depth_gating"] = {"enabled": True, **_sorted(stage.depth_gating)}
         for _, rest, value in marked:
             put_back(entry, rest, _sorted(value))
         entries.append(entry)
@@ -261,13 +263,15 @@ def _node(node: PrimitiveIR) -> Data:
 
 
 def _block(layer: LayerIR) -> Data:
-    return {
+    block = {
         "template": layer.template,
         "mixer": _node(layer.mixer),
         "ffn": _node(layer.ffn),
         "norm": {"type": layer.norm.type, "position": layer.norm.position, "params": thaw(layer.norm.params)},
         "residual": _node(layer.residual),
     }
+    # What is wrapped around a layer is absent where the spec has none of it.
+    return block if layer.depth_gating is None else {**block, "depth_gating": thaw(layer.depth_gating)}
 
 
 def from_data(data: Mapping[str, Any]) -> ModelIR:
@@ -281,6 +285,7 @@ def from_data(data: Mapping[str, Any]) -> ModelIR:
                 block["norm"]["type"], FrozenMapping(block["norm"]["params"]), position=block["norm"]["position"]
             ),
             residual=_read_node(block["residual"]),
+            depth_gating=FrozenMapping(block["depth_gating"]) if "depth_gating" in block else None,
         )
         for block in data["blocks"]
     ]

@@ -92,7 +92,10 @@ class NormIR(PrimitiveIR):
 
 @dataclass(frozen=True)
 class LayerIR:
-    """One decoder layer. `template` is the name of the template it came from."""
+    """One decoder layer. `template` is the name of the template it came from.
+
+    `depth_gating` holds capacity and router where only some tokens pass through the layer.
+    """
 
     # What the schedule calls a stage that is more than a layer.
     word: ClassVar[str] = ""
@@ -102,6 +105,7 @@ class LayerIR:
     ffn: PrimitiveIR
     norm: NormIR
     residual: PrimitiveIR
+    depth_gating: FrozenMapping | None = None
     location: Location | None = field(default=None, compare=False, repr=False)
 
     @property

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from eulerstack.dsl.paths import Path, dotted, is_reserved, key_text, show
 from eulerstack.dsl.source import Spec, as_spec
 from eulerstack.dsl.suggest import MANY, nearest
 from eulerstack.errors import Collector, Message, msg
-from eulerstack.plugins.primitive import Primitive
+from eulerstack.plugins.primitive import CacheLayer, Primitive
 from eulerstack.schema import overrides, sections
 from eulerstack.schema.held import held_mappings, holds_others, unnested
 from eulerstack.schema.packages import is_installed, package_of
@@ -19,6 +20,7 @@ from eulerstack.schema.planned import is_planned_type, is_planned_value, is_plan
 from eulerstack.schema.stages import scheduled_templates
 from eulerstack.schema.training_checks import check_quantization, check_tissue, check_training_hints
 from eulerstack.schema.words import FOREIGN_VALUES, one_of
+from eulerstack.schema.wrapping_checks import check_depth_gating
 
 TEMPLATE_KINDS = ("mixer", "ffn", "norm", "residual")
 
@@ -295,6 +297,9 @@ class _Checker:
             for place, name in scheduled_templates(entry):
                 self._template(name, f"{path}.{place}")
             name = entry.get("template")
+            mixer = self._layers.get(name, {}).get("mixer")
+            if mixer is not None:
+                check_depth_gating(entry, self._caches(mixer), path, self._problems)
             override = entry.get("override")
             if override:
                 allowed = overrides.check_words(override, f"{path}.override", self._problems)
@@ -314,6 +319,16 @@ class _Checker:
             else msg("Define it under layer_templates, or type one of: {choices}", choices=one_of(self._templates)),
             "reference/errors.md#template",
         )
+
+    def _caches(self, mixer: Part) -> dict[str, CacheLayer]:
+        """The cache slots of a mixer's layer, by the names of the mixers that own them; without those that fail."""
+        found = {}
+        for part in mixer.held or (mixer,):
+            declared = part.primitive.cache
+            cache = declared and self._parts.guarded(part.primitive, part.path, partial(declared, part.params))
+            if cache is not None:
+                found[part.primitive.name] = cache
+        return found
 
     def _override(self, name: str, override: Mapping[str, Any], path: str, is_last: bool, sizes_fit: bool) -> None:
         before, template = self._layers[name], self._templates[name]

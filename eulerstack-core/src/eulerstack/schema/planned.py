@@ -14,7 +14,7 @@ PLANNED_TYPES: dict[str, tuple[str, ...]] = {
 
 PLANNED_WORDS: dict[str, tuple[str, ...]] = {
     "layer_templates.<name>": ("memory", "shape_change"),
-    "layer_schedule[]": ("depth_gating", "parallel", "merge"),
+    "layer_schedule[]": ("parallel", "merge"),
     "head": ("mtp",),
     "training_hints": ("differentiation_objectives",),
 }

@@ -24,7 +24,7 @@ DEFAULT_TYPES = {"norm": "rmsnorm", "residual": "sequential", "head": "causal_lm
 DEFAULT_TARGET = "huggingface"
 MAX_D_FF = 2**24
 # What an entry of the schedule may be, by the word that says so, and the words that only such an entry has.
-STAGE_WORDS: dict[str, tuple[str, ...]] = {"template": ("repeat", "override"), "integrator": ()}
+STAGE_WORDS: dict[str, tuple[str, ...]] = {"template": ("repeat", "override", "depth_gating"), "integrator": ()}
 
 
 def word(kind: str | list[str], description: Message, **keywords: Any) -> Schema:
@@ -211,6 +211,9 @@ def schedule_entry(window: Schema, attn_drop: Schema, activation: Schema, integr
         ),
         "ffn": section(msg("Changes to the feed-forward block."), {"activation": activation}),
     }
+    # That file is built from this one.
+    from eulerstack.schema.wrapping import depth_gating
+
     properties = {
         "template": word("string", msg("Name of a layer template."), examples=["decoder"]),
         "repeat": word("integer", msg("Number of layers in a row."), minimum=1, maximum=MAX_LAYERS, default=1),
@@ -218,6 +221,7 @@ def schedule_entry(window: Schema, attn_drop: Schema, activation: Schema, integr
             msg("Words that these layers change; the number of parameters must stay the same."), override
         ),
         "integrator": integrator,
+        "depth_gating": depth_gating(),
     }
     kinds = [{"required": [name]} for name in STAGE_WORDS]
     entry = section(msg("A run of equal layers, or a stage that holds layers."), properties, anyOf=kinds)

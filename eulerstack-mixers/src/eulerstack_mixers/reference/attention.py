@@ -59,7 +59,9 @@ def attention(
         slope = alibi_slopes(n_heads)[head] if alibi else 0.0
         sinks = sink_logits(weights, params, head)
         outputs.append(
-            torch.stack([attend(query[now], key, value, now, scale, slope, params, sinks) for now in range(time)])
+            torch.stack(
+                [attend(query[now], key, value, now, scale, slope, params, sinks, positions) for now in range(time)]
+            )
         )
     return project(weights, "o_proj", torch.cat(outputs, dim=-1))
 
@@ -90,6 +92,7 @@ def attend(
     slope: float,
     params: Mapping[str, Any],
     sinks: list[Tensor],
+    positions: list[int],
 ) -> Tensor:
     """The mean of the visible values, weighted by the softmax of their scores and the sinks'; (head_dim)."""
     scores, seen = [], visible(now, params)
@@ -97,6 +100,6 @@ def attend(
         score = (query * keys[then]).sum() * scale
         if params["softcap"] is not None:
             score = params["softcap"] * torch.tanh(score / params["softcap"])
-        scores.append(score - slope * (now - then))
+        scores.append(score - slope * (positions[now] - positions[then]))
     shares = torch.stack([*scores, *(sink.to(scores[0]) for sink in sinks)]).softmax(0)
     return torch.stack([shares[index] * values[then] for index, then in enumerate(seen)]).sum(0)

@@ -47,7 +47,10 @@ def latent_attention(
         slope, sinks = alibi_slopes(n_heads)[head] if alibi else 0.0, sink_logits(weights, params, head)
         outputs.append(
             torch.stack(
-                [attend(query[now], key, value, now, params["scale"], slope, params, sinks) for now in range(time)]
+                [
+                    attend(query[now], key, value, now, params["scale"], slope, params, sinks, positions)
+                    for now in range(time)
+                ]
             )
         )
     return project(weights, "o_proj", torch.cat(outputs, dim=-1))
