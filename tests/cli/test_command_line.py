@@ -207,3 +207,11 @@ def test_tables_fit_a_terminal_of_80_columns_in_every_language(language: str, ar
     written = on_a_terminal("--lang", language, *arguments)
     plain = terminal.STYLE.sub("", written).replace("\r", "")
     assert plain.strip() and [line for line in plain.splitlines() if terminal.cells(line) > 80] == []
+
+
+def test_a_long_compile_shows_how_far_it_is_to_a_person_only(spec: Path, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    shown = on_a_terminal("--lang", "en", "compile", spec, "--output-dir", tmp_path / "one")
+    assert "Building the model" in shown and "100%" in shown
+    piped = process("compile", spec, "--output-dir", tmp_path / "two")
+    assert "Building" not in piped.stderr and "%" not in piped.stdout + piped.stderr

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from jsonschema import Draft202012Validator
 
+from eulerstack.dsl.source import parse_text
 from eulerstack.plugins import CacheLayer, Primitive, hookimpl
 from eulerstack.plugins import manager as manager_module
 from eulerstack.plugins.manager import PluginSource, get_registry, installed_sources, reset_registry
-from eulerstack.presets import find, presets
+from eulerstack.presets import find, load, presets
 from tests.cli.conftest import PARAMS, Run
 
 
@@ -24,10 +25,25 @@ def test_the_schema_summary_names_every_section_primitive_and_default(run: Run) 
         assert f": {primitive.name}\n" in out
 
 
-def test_the_json_schema_is_one_and_lets_a_preset_pass(run: Run) -> None:
+def test_the_json_schema_is_one_and_lets_every_preset_pass_as_it_is_written(run: Run) -> None:
     schema = json.loads(run("schema", "--json").out)
     Draft202012Validator.check_schema(schema)
     assert schema["$schema"].endswith("2020-12/schema")
+    for preset in presets():
+        Draft202012Validator(schema).validate(load(preset.path).raw)
+
+
+def test_an_expression_may_stand_for_a_number_and_for_nothing_else(run: Run, spec: Path) -> None:
+    validator = Draft202012Validator(json.loads(run("schema", "--json").out))
+    text = spec.read_text(encoding="utf-8")
+
+    def passes(*assignments: str) -> bool:
+        return validator.is_valid(parse_text(text, "x.yml", ["let.x=4", *assignments]).raw)
+
+    assert passes("model.d_model=${8 * let.x}", "layer_templates.local.mixer.attention.window=${let.x}")
+    assert passes("layer_schedule[0].repeat=${let.x}", "let.y=${let.x / 2}")
+    for wrong in ("model.d_model=many", "head.type=${let.x}", "layer_templates.local.ffn.bias=${let.x}"):
+        assert not passes(wrong), wrong
 
 
 def test_the_presets_are_listed_with_sizes_and_summaries(run: Run) -> None:

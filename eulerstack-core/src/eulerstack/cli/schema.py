@@ -20,25 +20,33 @@ KIND_PLACES = {
     "integrator": "layer_schedule[].integrator",
     "memory": "layer_templates.<name>.memory",
 }
-
-
+# Keywords of JSON Schema whose values are schemas by name, and those whose values are data.
+NAMED_SCHEMAS = ("properties", "patternProperties", "$defs", "dependentSchemas")
+NO_SCHEMAS = ("default", "examples", "enum", "const")
+EXPRESSION = r"^\$\{.*\}$"
 KIND_OF_WORD = {(place, "positional" if kind == "position" else "type"): kind for kind, place in KIND_PLACES.items()}
 
 
 def schema(as_json: Annotated[bool, json_option()] = False) -> None:
-    """Prints every section and primitive with its words, their types, defaults and meanings."""
+    """Prints every section and primitive with its words, their types, defaults and meanings.
+
+    The JSON is a JSON Schema of specs as they are written, for editors and other programs.
+    """
     from eulerstack.plugins.manager import get_registry
     from eulerstack.schema.assemble import assemble
 
     registry = get_registry()
     assembled = assemble(registry, language())
     if as_json:
-        say_json(assembled)
+        published = for_text(assembled)
+        for path, section in _sections("", published):
+            for word, names in _names(path).items():
+                section["properties"][word]["enum"] = names
+        say_json(published)
         return
     say(_("The words of schema_version {version}. Words marked * are required.").format(version=1))
     for path, section in _sections("", assembled):
-        names = {word: registry.names(kind) for (place, word), kind in KIND_OF_WORD.items() if place == path}
-        _print_section(path or _("top level"), section, names)
+        _print_section(path or _("top level"), section, _names(path))
     for kind, place in KIND_PLACES.items():
         for primitive in registry.primitives(kind):
             _print_title(f"{place}: {primitive.name}", translator()(primitive.summary))
@@ -48,6 +56,33 @@ def schema(as_json: Annotated[bool, json_option()] = False) -> None:
     for namespace in registry.namespaces():
         _print_title(namespace.key, translator()(namespace.summary))
         say_pairs(_rows(namespace.schema))
+
+
+def _names(path: str) -> dict[str, list[str]]:
+    """The words of a section that name a primitive, and the names that this installation knows."""
+    from eulerstack.plugins.manager import get_registry
+
+    return {word: get_registry().names(kind) for (place, word), kind in KIND_OF_WORD.items() if place == path}
+
+
+def for_text(schema: Any) -> Any:
+    """The schema of a spec's text, in which an expression may stand wherever a number may; the schema given knows only
+    what expressions come to."""
+    if isinstance(schema, list):
+        return [for_text(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    changed: dict[str, Any] = {}
+    for key, value in schema.items():
+        if key in NAMED_SCHEMAS and isinstance(value, dict):
+            changed[key] = {name: for_text(below) for name, below in value.items()}
+        else:
+            changed[key] = value if key in NO_SCHEMAS else for_text(value)
+    kinds = schema.get("type", ())
+    kinds = [kinds] if isinstance(kinds, str) else list(kinds) if isinstance(kinds, (list, tuple)) else []
+    if {"integer", "number"} & set(kinds) and "string" not in kinds and not {"const", "enum"} & set(schema):
+        changed |= {"type": [*kinds, "string"], "pattern": EXPRESSION}
+    return changed
 
 
 def _sections(path: str, schema: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:

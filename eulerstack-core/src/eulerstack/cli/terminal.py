@@ -182,14 +182,29 @@ def _fitted(natural: Sequence[int], titles: Sequence[Column]) -> list[int]:
 
 @contextmanager
 def working(text: str) -> Iterator[None]:
-    """Shows that something long is going on, while it lasts, to a person who watches standard error."""
+    """Shows that something long is going on, and how far it has come, to a person who watches standard error.
+
+    What is shown vanishes at the end.
+    """
     if not is_terminal(sys.stderr):
         yield
         return
     from rich.console import Console
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-    with Console(stderr=True, highlight=False).status(text):
-        yield
+    from eulerstack.compiler.progress import watched
+
+    shown = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TaskProgressColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*shown, console=Console(stderr=True, highlight=False), transient=True) as progress:
+        task = progress.add_task(text, total=None)
+        with watched(lambda done, total: progress.update(task, completed=done, total=total)):
+            yield
 
 
 def short_count(number: float, billion: str = "B") -> str:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from eulerstack.compiler.progress import report
 from eulerstack.errors import CompileError, Diagnostic, Message, msg
 
 if TYPE_CHECKING:
@@ -67,6 +68,8 @@ def _fill(
 ) -> None:
     import torch
 
+    total = sum(_size(shape, dtypes[name]) for name, shape in expected.items())
+    done = 0
     for name, tensor in tensors:
         if name not in place:
             raise _unfit(msg("the weight {name} has no place in this architecture", name=name))
@@ -84,6 +87,8 @@ def _fill(
         stream, offset = place.pop(name)
         stream.seek(offset)
         stream.write(tensor.detach().contiguous().cpu().reshape(-1).view(torch.uint8).numpy())
+        done += _size(expected[name], dtypes[name])
+        report(done, total)
     if place:
         raise _unfit(msg("{count} weights are missing, {name} among them", count=len(place), name=next(iter(place))))
 
