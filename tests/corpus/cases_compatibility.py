@@ -121,9 +121,12 @@ CASES: list[Case] = [
         ("layer_templates.decoder.mixer.attention.compression.top_k_blocks", "every block", "delete top_k_blocks"),
     ),
     incompatible(
-        "a choice of a later version",
-        changed("window: null", "window: 8\n        window_mode: §nsa"),
-        ("layer_templates.decoder.mixer.attention.window_mode", "nsa", "another window_mode"),
+        "native sparse attention with gaps in its window",
+        changed(
+            "attention:\n        window: null",
+            "attention: {window: 8, window_mode: §dilated, window_dilation: 2, compression: {type: nsa_learned}}",
+        ),
+        ("layer_templates.decoder.mixer.attention.window_mode", "a window of its own", "window_mode: nsa"),
     ),
     incompatible(
         "a rationale for nothing",

@@ -16,7 +16,7 @@ from eulerstack.schema.held import held_mappings, holds_others, unnested
 from eulerstack.schema.packages import is_installed, package_of
 from eulerstack.schema.parts import Part, Parts
 from eulerstack.schema.phase_checks import check_phases
-from eulerstack.schema.planned import is_planned_type, is_planned_value, is_planned_word
+from eulerstack.schema.planned import is_planned_type, is_planned_word
 from eulerstack.schema.stages import scheduled_templates
 from eulerstack.schema.training_checks import check_quantization, check_tissue, check_training_hints
 from eulerstack.schema.words import FOREIGN_VALUES, one_of
@@ -78,17 +78,12 @@ class _Checker:
         self._problems.add(path, what, fix, see)
 
     def _planned(self) -> None:
-        """Words and values of the language that a later version will know."""
-        for path, word, value in _words(self._spec, ()):
+        """Words of the language that a later version will know."""
+        for path, word, _value in _words(self._spec, ()):
             plain = unnested(self._registry, (*path, word))
             if is_planned_word(plain[:-1], word) and not self._has_word(path, word):
                 what = msg("{word} is a word of the language that this version does not implement", word=word)
                 self._add(dotted((*path, word)), what, msg("Delete {word}", word=word), "reference/errors.md#planned")
-            elif is_planned_value(plain, value):
-                what = msg("{word} is a word of the language that this version does not implement", word=str(value))
-                self._add(
-                    dotted((*path, word)), what, msg("Choose another {word}", word=word), "reference/errors.md#planned"
-                )
 
     def _has_word(self, path: Path, word: str) -> bool:
         """Whether the type chosen in this mapping has the word, or is itself reported as not implemented."""

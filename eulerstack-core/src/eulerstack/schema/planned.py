@@ -19,11 +19,6 @@ PLANNED_WORDS: dict[str, tuple[str, ...]] = {
     "training_hints": ("differentiation_objectives",),
 }
 
-PLANNED_VALUES: dict[str, tuple[str, ...]] = {
-    "layer_templates.<name>.mixer.attention.window_mode": ("nsa",),
-    "layer_templates.<name>.mixer.attention.compression.type": ("nsa_learned",),
-}
-
 
 def place_of(path: Sequence[str | int]) -> str:
     """The place of a path in the language: names of templates are `<name>`, indices of lists `[]`."""
@@ -46,8 +41,3 @@ def is_planned_word(path: Sequence[str | int], word: str) -> bool:
 def is_planned_type(kind: str, name: str) -> bool:
     """Whether `name` is a type of this kind in a later version."""
     return name in PLANNED_TYPES.get(kind, ())
-
-
-def is_planned_value(path: Sequence[str | int], value: object) -> bool:
-    """Whether `value` is a choice of the word at `path` in a later version."""
-    return value in PLANNED_VALUES.get(place_of(path), ())

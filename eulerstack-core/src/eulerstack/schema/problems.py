@@ -13,7 +13,7 @@ from eulerstack.schema import fixes
 from eulerstack.schema.defaults import applicable
 from eulerstack.schema.held import unnested
 from eulerstack.schema.packages import package_of
-from eulerstack.schema.planned import is_planned_type, is_planned_value, is_planned_word, place_of
+from eulerstack.schema.planned import is_planned_type, is_planned_word, place_of
 from eulerstack.schema.sections import HELD_NAME, STAGE_WORDS
 from eulerstack.schema.words import Places, fix_unknown, meant_value, one_of, places_of_words
 
@@ -163,7 +163,7 @@ class Explainer:
         return self._places
 
     def _fault(self, error: Any, path: Path) -> None:
-        if (error.validator, path) in self._seen or is_planned_value(unnested(self._registry, path), error.instance):
+        if (error.validator, path) in self._seen:
             return
         if path in self._mistyped and error.validator != "type":
             return

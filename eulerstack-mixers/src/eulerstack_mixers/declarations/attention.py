@@ -29,9 +29,9 @@ from eulerstack_mixers.declarations.compressed_attention import (
     check_compression,
     compressed_cost,
     resolve_compression,
-    shares_keys,
 )
 from eulerstack_mixers.declarations.latent_attention import LATENT_WORDS, check_latent, latent_cost, resolve_latent
+from eulerstack_mixers.declarations.native_sparse_attention import is_native, native_cost
 from eulerstack_mixers.declarations.rope_scaling import SEE as SEE_ROPE
 from eulerstack_mixers.declarations.rope_scaling import check_rope, resolve_scaling, scaling_schema
 from eulerstack_mixers.declarations.words import Schema, block, boolean, choice, integer, number
@@ -100,8 +100,9 @@ SCHEMA = block(
         ),
         "window_mode": choice(
             "How the window lies: standard lets a window, where one is given, slide; sliding requires one; dilated "
-            "sees every window_dilation-th token of one, counted back from the current token.",
-            ("standard", "sliding", "dilated"),
+            "sees every window_dilation-th token of one, counted back from the current token; nsa has it beside "
+            "compressed and selected blocks, as compression nsa_learned.",
+            ("standard", "sliding", "dilated", "nsa"),
             "standard",
         ),
         "window_dilation": integer(
@@ -238,8 +239,9 @@ def span_of(params: Params) -> int | None:
 
 def cost(dims: Dims, params: Params, element_bytes: int) -> Cost:
     """Parameters, FLOPs and cache bytes of one attention layer."""
-    if shares_keys(params):
-        whole = compressed_cost(dims, params, element_bytes)
+    if params["compression"] is not None:
+        price = native_cost if is_native(params) else compressed_cost
+        whole = price(dims, params, element_bytes)
         return replace(whole, params=whole.params + _learned_sinks(dims, params))
     price = _cost if params["latent_dim"] is None else latent_cost
     span = span_of(params)
@@ -287,8 +289,8 @@ def features(dims: Dims, params: Params) -> Features:
     """The rotation, and which implementations of attention leave a part of this one out."""
     if params["compression"] is not None:
         # Blocks have positions of their own, and masks that only eager and sdpa take.
-        softened = params["softcap"] is not None or params["attention_sinks"] is not None
-        return Features(unsupported=(*(("sdpa",) if softened else ()), "flash", "flex", "serving"))
+        alone = is_native(params) or params["softcap"] is not None or params["attention_sinks"] is not None
+        return Features(unsupported=(*(("sdpa",) if alone else ()), "flash", "flex", "serving"))
     rope, latent = params["rope"], params["latent_dim"] is not None
     # sdpa, older flash kernels and serving engines would leave sinks out without a word; sdpa a softcap as well. Flash
     # kernels know windows, but no gaps in them. Serving engines make room for heads of head_dim everywhere.
@@ -320,7 +322,10 @@ def tensor_parallel(params: Params) -> Mapping[str, str]:
 
 def implementation(params: Params) -> str:
     """The class: with a latent or a compression, another one."""
-    if params.get("compression") is not None:
+    compression = params.get("compression")
+    if compression is not None and compression["type"] == "nsa_learned":
+        return "eulerstack_mixers.modules.native_sparse_attention:NativeSparseAttention"
+    if compression is not None:
         return "eulerstack_mixers.modules.compressed_attention:CompressedAttention"
     if params.get("latent_dim") is not None:
         return "eulerstack_mixers.modules.latent_attention:LatentAttention"

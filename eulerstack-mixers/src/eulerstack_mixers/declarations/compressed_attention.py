@@ -23,15 +23,21 @@ from typing import Any
 
 from eulerstack.errors import Message, msg
 from eulerstack.plugins import Cost, Dims, Problem
+from eulerstack_mixers.declarations.native_sparse_attention import (
+    COUNT_BYTES,
+    check_native,
+    is_native,
+    resolve_native,
+)
 from eulerstack_mixers.declarations.rope_scaling import rotated_width
 from eulerstack_mixers.declarations.words import Schema, choice, integer
 
 Params = Mapping[str, Any]
 SEE = "reference/errors.md#compression"
 MAX_WIDTH = 2**20
-# Bytes of a row's number of tokens, an int64.
-COUNT_BYTES = 8
 SHARED_KEYS = ("csa", "hca")
+NATIVE_WORDS = ("stride", "select_block", "shared_kv")
+POOLS = {"csa": ("softmax", "mean"), "hca": ("softmax", "mean"), "nsa_learned": ("mlp", "mean")}
 DEFAULTS: dict[str, dict[str, Any]] = {
     "csa": {"m_block": 4, "pool": "softmax", "top_k_blocks": 512},
     "hca": {"m_block": 128, "pool": "softmax", "top_k_blocks": None},
@@ -68,29 +74,59 @@ COMPRESSION_WORDS: Schema = {
         "default": None,
         "properties": {
             "type": choice(
-                "csa: overlapping blocks, of which an indexer chooses; hca: long blocks, all of them seen.",
-                ("csa", "hca"),
+                "csa: overlapping blocks, of which an indexer chooses; hca: long blocks, all of them seen; "
+                "nsa_learned: native sparse attention, which reads blocks, tokens of some blocks, and a window.",
+                ("csa", "hca", "nsa_learned"),
             ),
             "m_block": integer(
-                "Tokens of a block; null: 4 for csa, 128 for hca.", None, nullable=True, minimum=1, maximum=MAX_WIDTH
+                "Tokens of a block; null: 4 for csa, 128 for hca, 32 for nsa_learned.",
+                None,
+                nullable=True,
+                minimum=1,
+                maximum=MAX_WIDTH,
             ),
             "pool": {
                 "type": ["string", "null"],
-                "enum": ["softmax", "mean", None],
+                "enum": ["softmax", "mean", "mlp", None],
                 "description": (
                     "How a block's tokens become one key: softmax, a mean weighted channel by channel by learned "
-                    "scores; mean, all alike. null: softmax."
+                    "scores, for csa and hca; mean, all alike; mlp, a perceptron over all of them, for nsa_learned. "
+                    "null: softmax, or mlp for nsa_learned."
                 ),
                 "default": None,
             },
             "indexer": INDEXER,
             "top_k_blocks": integer(
-                "Blocks that a token sees, the ones that the indexer scores highest; null: 512 for csa. hca sees all.",
+                "Blocks that a token sees, the ones of highest score, in nsa_learned of select_block tokens each; "
+                "null: 512 for csa, 16 for nsa_learned. hca sees all.",
                 None,
                 nullable=True,
                 minimum=1,
                 maximum=2**30,
             ),
+            "stride": integer(
+                "Tokens from the beginning of a block of nsa_learned to that of the next, a divisor of m_block; null: "
+                "half of m_block, or m_block where that is odd.",
+                None,
+                nullable=True,
+                minimum=1,
+                maximum=MAX_WIDTH,
+            ),
+            "select_block": integer(
+                "Tokens of a block that nsa_learned selects, a multiple of stride; null: 2 · m_block.",
+                None,
+                nullable=True,
+                minimum=1,
+                maximum=MAX_WIDTH,
+            ),
+            "shared_kv": {
+                "type": ["boolean", "null"],
+                "description": (
+                    "Whether the three readings of nsa_learned have one set of keys and values instead of one each; "
+                    "null: false for nsa_learned."
+                ),
+                "default": None,
+            },
         },
         "required": ["type"],
         "additionalProperties": False,
@@ -121,11 +157,13 @@ def shares_keys(params: Params) -> bool:
 
 def resolve_compression(params: Params) -> Params:
     """Fills the sizes that depend on the type, the indexer, the window and the groups of the output projection."""
+    if is_native(params):
+        return resolve_native(params)
     compression = params["compression"]
     if compression is None:
         return params
     chosen = {word: value for word, value in compression.items() if value is not None}
-    filled = {"indexer": None, **DEFAULTS[compression["type"]], **chosen}
+    filled = {"indexer": None, **dict.fromkeys(NATIVE_WORDS), **DEFAULTS[compression["type"]], **chosen}
     if compression["type"] == "csa" and filled["indexer"] is None:
         filled["indexer"] = {word: schema["default"] for word, schema in INDEXER["properties"].items()}
     return {
@@ -138,6 +176,7 @@ def resolve_compression(params: Params) -> Params:
 
 def check_compression(dims: Dims, params: Params) -> Iterator[Problem]:
     """Contradictions of the words of compressed attention with each other and with the rest of the block."""
+    yield from _check_any(dims, params)
     if not shares_keys(params):
         for word in ("o_latent_dim", "o_groups"):
             if params[word] is not None:
@@ -149,6 +188,13 @@ def check_compression(dims: Dims, params: Params) -> Iterator[Problem]:
         return
     compression = params["compression"]
     kind = compression["type"]
+    for word in NATIVE_WORDS:
+        if compression[word] is not None:
+            yield _problem(
+                f"compression.{word}",
+                msg("{word} belongs to nsa_learned", word=word),
+                msg("delete {word}, or type nsa_learned", word=word),
+            )
     for word in ("latent_dim", "qk_norm"):
         if params[word] not in (None, "none"):
             yield _problem(
@@ -163,13 +209,12 @@ def check_compression(dims: Dims, params: Params) -> Iterator[Problem]:
             msg("the window beside compressed blocks has no gaps"),
             msg("delete window_mode and window_dilation, or compression"),
         )
-    if dims.positional not in ("rope", "learned", "none"):
+    elif params["window_mode"] == "nsa":
         yield _problem(
-            "compression",
-            msg("a bias on scores by embedding.positional {positional} does not say how far away a block is",
-                positional=dims.positional),
-            msg("set embedding.positional: rope, or delete compression"),
-        )  # fmt: skip
+            "window_mode",
+            msg("nsa is attention of its own, which has no part in {kind}", kind=kind),
+            msg("delete window_mode, or type nsa_learned"),
+        )
     if kind == "hca":
         for word in ("indexer", "top_k_blocks"):
             if compression[word] is not None:
@@ -201,6 +246,29 @@ def check_compression(dims: Dims, params: Params) -> Iterator[Problem]:
                     width=indexer["d_per_head"]),
                 msg("type d_per_head: {rotated} or more, or a smaller rope.partial_factor", rotated=rotated),
             )  # fmt: skip
+
+
+def _check_any(dims: Dims, params: Params) -> Iterator[Problem]:
+    """What every compression is held to."""
+    compression = params["compression"]
+    if compression is None:
+        return
+    pools = POOLS[compression["type"]]
+    if compression["pool"] not in pools:
+        yield _problem(
+            "compression.pool",
+            msg("{kind} does not pool by {pool}", kind=compression["type"], pool=compression["pool"]),
+            msg("type pool: {first} or {second}", first=pools[0], second=pools[1]),
+        )
+    if dims.positional not in ("rope", "learned", "none"):
+        yield _problem(
+            "compression",
+            msg("a bias on scores by embedding.positional {positional} does not say how far away a block is",
+                positional=dims.positional),
+            msg("set embedding.positional: rope, or delete compression"),
+        )  # fmt: skip
+    if compression["type"] == "nsa_learned":
+        yield from check_native(params)
 
 
 def _problem(path: str, what: Message, fix: Message) -> Problem:

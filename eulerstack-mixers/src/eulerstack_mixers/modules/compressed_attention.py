@@ -159,7 +159,7 @@ class CompressedAttention(AttentionBase):
         rows = TokenRows(hidden_states, attention_mask, position_ids, sequence_ids, cache)
         layout = BlockLayout(rows, self.length, self.length)
         hidden_states = rows.arranged(hidden_states)
-        rotation, block_rotation = self.rotations(hidden_states, layout)
+        rotation, block_rotation = layout.rotations(self.rotary, hidden_states)
 
         source = hidden_states
         if self.q_latent_dim is None:
@@ -210,17 +210,6 @@ class CompressedAttention(AttentionBase):
             back = rows.order.argsort(dim=1)[:, None, :, None]
             attention_weights = attention_weights.gather(2, back.expand_as(attention_weights))
         return rows.restored(output), attention_weights
-
-    def rotations(self, hidden_states: torch.Tensor, layout: BlockLayout) -> tuple[Any, Any]:
-        """The rotations of the call's tokens and of its new blocks, from one table; None where nothing rotates."""
-        if self.rotary is None:
-            return None, None
-        tokens, blocks = layout.rows.position_ids, layout.positions
-        batch = max(tokens.shape[0], blocks.shape[0])
-        positions = torch.cat((tokens.expand(batch, -1), blocks.expand(batch, -1)), dim=1)
-        split = (tokens.shape[1], blocks.shape[1])
-        cos, sin = (table.split(split, dim=1) for table in self.rotary(hidden_states, positions))
-        return (cos[0], sin[0]), (cos[1], sin[1])
 
     def normalised(self, query: torch.Tensor) -> torch.Tensor:
         """Each head of queries divided by its root mean square; there is no weight, which the scores would absorb."""

@@ -157,6 +157,17 @@ class BlockLayout:
         batch = max(values.shape[0], self.ends.shape[0])
         return values.expand(batch, -1).gather(1, self.ends.expand(batch, -1))
 
+    def rotations(self, rotary: Any, hidden_states: torch.Tensor) -> tuple[Any, Any]:
+        """The rotations of the call's tokens and of its new blocks, from one table; None where nothing rotates."""
+        if rotary is None:
+            return None, None
+        tokens, blocks = self.rows.position_ids, self.positions
+        batch = max(tokens.shape[0], blocks.shape[0])
+        positions = torch.cat((tokens.expand(batch, -1), blocks.expand(batch, -1)), dim=1)
+        split = (tokens.shape[1], blocks.shape[1])
+        cos, sin = (table.split(split, dim=1) for table in rotary(hidden_states, positions))
+        return (cos[0], sin[0]), (cos[1], sin[1])
+
     def gathered(self, extended: torch.Tensor, reach: int) -> torch.Tensor:
         """The last `reach` tokens up to the end of each new block, (batch, new blocks, reach, channels).
 
