@@ -335,7 +335,7 @@ def implementation(params: Params) -> str:
 ATTENTION = Primitive(
     name="attention",
     kind="mixer",
-    summary="causal softmax attention: multi-head, grouped, multi-query, latent or compressed, global or windowed",
+    summary="causal softmax attention: multi-head, grouped, multi-query, latent, compressed; global or windowed",
     paper="arXiv:1706.03762",
     module="eulerstack_mixers.modules.attention:Attention",
     implementations=implementation,

@@ -69,7 +69,7 @@ COMPRESSION_WORDS: Schema = {
     "compression": {
         "type": ["object", "null"],
         "description": (
-            "Blocks of tokens are seen as one key each, beside a window of tokens; null: every token is kept as it is."
+            "Blocks of tokens become one key each, read beside a window; null: every token is kept as it is."
         ),
         "default": None,
         "properties": {
@@ -206,7 +206,7 @@ def check_compression(dims: Dims, params: Params) -> Iterator[Problem]:
     if params["window_mode"] == "dilated":
         yield _problem(
             "window_mode",
-            msg("the window beside compressed blocks has no gaps"),
+            msg("a window beside compressed blocks has no gaps"),
             msg("delete window_mode and window_dilation, or compression"),
         )
     elif params["window_mode"] == "nsa":
