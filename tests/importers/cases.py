@@ -23,6 +23,27 @@ SIZES: dict[str, Any] = {
 }
 GPT2_SIZES: dict[str, Any] = {"vocab_size": 97, "n_embd": 72, "n_layer": 3, "n_head": 3, "n_positions": 64}
 STATE_SIZES: dict[str, Any] = {"vocab_size": 97, "hidden_size": 72, "num_hidden_layers": 3, "state_size": 5}
+BAMBA: dict[str, Any] = {"mamba_d_state": 5, "mamba_chunk_size": 8}
+# The inner width, 60, is no multiple of the outer one.
+NEMOTRON: dict[str, Any] = {
+    "vocab_size": 97,
+    "hidden_size": 72,
+    "intermediate_size": 100,
+    "layers_block_type": ["linear_attention", "moe", "linear_attention", "full_attention", "mlp"],
+    "num_attention_heads": 3,
+    "num_key_value_heads": 1,
+    "head_dim": 16,
+    "max_position_embeddings": 64,
+    "mamba_num_heads": 6,
+    "mamba_head_dim": 10,
+    "n_groups": 2,
+    "ssm_state_size": 5,
+    "chunk_size": 8,
+    "n_routed_experts": 6,
+    "moe_intermediate_size": 20,
+    "moe_shared_expert_intermediate_size": 30,
+    "routed_scaling_factor": 2.0,
+}
 STATE_SPACES = ("Mamba", "FalconMamba", "Mamba2")
 TOKENS: dict[str, Any] = {"bos_token_id": 1, "eos_token_id": None, "pad_token_id": 0}
 # The classes multiply groups of rows, whose strides must be whole multiples of 16 bytes.
@@ -32,11 +53,18 @@ PAIRS = 12  # rotated pairs of a head of 24
 
 @dataclass(frozen=True)
 class Case:
-    """A reference model: its class's name without "ForCausalLM", and its config's words."""
+    """A reference model: its class's name without "ForCausalLM", and its config's words.
+
+    Two flaws of classes in transformers 5.23, by which ours can't be measured. `padding_leaks`: padding changes what is
+    computed for the tokens after it, because a projection's bias enters the short convolution. `steps_differ`: cached
+    steps are not the full pass, Bamba's at all and Nemotron-H's where the floor of step sizes matters.
+    """
 
     name: str
     family: str
     words: dict[str, Any]
+    padding_leaks: bool = False
+    steps_differ: bool = False
 
     @property
     def model_class(self) -> Callable[[Any], PreTrainedModel]:
@@ -50,7 +78,8 @@ class Case:
 
     def config(self) -> Any:
         """The reference's configuration."""
-        sizes = {"GPT2": GPT2_SIZES, **dict.fromkeys(STATE_SPACES, STATE_SIZES)}.get(self.family, SIZES)
+        special = {"GPT2": GPT2_SIZES, "NemotronH": {}, **dict.fromkeys(STATE_SPACES, STATE_SIZES)}
+        sizes = special.get(self.family, SIZES)
         return getattr(transformers, f"{self.family}Config")(**{**sizes, **TOKENS, **self.words})
 
     def build(self, seed: int = 0) -> PreTrainedModel:
@@ -243,6 +272,46 @@ CASES = (
             "attn_layer_period": 3,
             "attn_layer_offset": 2,
         },
+    ),
+    Case("bamba", "Bamba", {**BAMBA, "mamba_n_heads": 6, "attn_layer_indices": [1]}, steps_differ=True),
+    Case(
+        "bamba_variant",
+        "Bamba",
+        {
+            **BAMBA,
+            "mamba_n_heads": 12,
+            "mamba_d_head": 12,
+            "mamba_n_groups": 3,
+            "mamba_conv_bias": False,
+            "mamba_proj_bias": True,
+            "attention_bias": True,
+            "mlp_bias": True,
+            "rms_norm_eps": 1e-3,
+            "tie_word_embeddings": True,
+            "attn_layer_indices": [0, 2],
+            "rope_parameters": _rope("linear", factor=3.0),
+        },
+        padding_leaks=True,
+        steps_differ=True,
+    ),
+    Case("nemotron_h", "NemotronH", NEMOTRON),
+    Case(
+        "nemotron_h_variant",
+        "NemotronH",
+        {
+            **NEMOTRON,
+            "layers_block_type": ["full_attention", "mlp", "linear_attention", "linear_attention", "mlp"],
+            "mlp_bias": True,
+            "use_bias": True,
+            "use_conv_bias": False,
+            "mlp_hidden_act": "silu",
+            "layer_norm_epsilon": 1e-3,
+            "n_groups": 1,
+            "time_step_min": 0.7,
+            "time_step_max": 1.5,
+        },
+        padding_leaks=True,
+        steps_differ=True,
     ),
     Case("olmo2", "Olmo2", {}),
     _deepseek("plain"),

@@ -95,15 +95,15 @@ def test_broken_json_is_located(source: Path, text: bytes, place: str) -> None:
 def test_a_missing_model_type_lists_the_families(source: Path) -> None:
     _set(source, model_type=...)
     families = [
-        *("deepseek_v3", "falcon_mamba", "gemma2", "gpt2", "jamba", "llama", "mamba", "mamba2", "mistral"),
-        *("mixtral", "olmo2", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe"),
+        *("bamba", "deepseek_v3", "falcon_mamba", "gemma2", "gpt2", "jamba", "llama", "mamba", "mamba2", "mistral"),
+        *("mixtral", "nemotron_h", "olmo2", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe"),
     ]
     _refused(source, CompatibilityError, ", ".join(families))
 
 
 def test_an_unknown_model_type_is_located_and_answered(source: Path) -> None:
     _set(source, model_type="qwen2_vl")
-    error = _refused(source, CompatibilityError, "qwen2_vl", "known: deepseek_v3, falcon_mamba", "did you mean qwen2?")
+    error = _refused(source, CompatibilityError, "qwen2_vl", "known: bamba, deepseek_v3", "did you mean qwen2?")
     text = (source / "config.json").read_text(encoding="utf-8").splitlines()
     location = error.diagnostics[0].location
     assert location is not None
@@ -177,6 +177,22 @@ def test_a_wrong_value_is_named(source: Path, words: dict[str, Any], path: str, 
         ("deepseek_v3_experts", {"topk_group": None}, "topk_group"),
         ("deepseek_v3_experts", {"n_routed_experts": 0}, "n_routed_experts"),
         ("deepseek_v3_experts", {"routed_scaling_factor": "2"}, "routed_scaling_factor"),
+        ("bamba", {"z_loss_coefficient": 0.1}, "z_loss_coefficient"),
+        ("bamba", {"time_step_limit": [0.1, 2.0]}, "time_step_limit"),
+        ("bamba", {"attn_layer_indices": "1"}, "attn_layer_indices"),
+        ("bamba", {"mamba_n_heads": 7}, "mamba_n_heads"),
+        ("bamba", {"rope_parameters": {"partial_rotary_factor": 1.0}}, "rope_parameters.partial_rotary_factor"),
+        ("jamba_experts", {"expert_layer_offset": 2}, "expert_layer_offset"),
+        ("jamba_experts", {"num_experts_per_tok": "2"}, "num_experts_per_tok"),
+        ("nemotron_h", {"moe_latent_size": 32}, "moe_latent_size"),
+        ("nemotron_h", {"mlp_bias": True}, "mlp_bias"),
+        ("nemotron_h", {"tie_word_embeddings": True}, "tie_word_embeddings"),
+        ("nemotron_h", {"layers_block_type": ["moe", "mamba"]}, "layers_block_type[0]"),
+        ("nemotron_h", {"layers_block_type": ["mamba", "moe", "mlp"]}, "layers_block_type[2]"),
+        ("nemotron_h", {"layers_block_type": ["mamba", "retnet"]}, "layers_block_type[1]"),
+        ("nemotron_h", {"layers_block_type": []}, "layers_block_type"),
+        ("nemotron_h", {"layers_block_type": None, "hybrid_override_pattern": "M-X"}, "hybrid_override_pattern[2]"),
+        ("nemotron_h", {"mamba_hidden_act": "gelu"}, "mamba_hidden_act"),
         ("mixtral", {"router_jitter_noise": 0.1}, "router_jitter_noise"),
         ("mixtral", {"num_local_experts": "5"}, "num_local_experts"),
         ("mixtral", {"num_experts_per_tok": None}, "num_experts_per_tok"),

@@ -19,6 +19,7 @@ from eulerstack.dsl.source import load_source
 from eulerstack.ir.normalizer import normalize_to_ir
 from eulerstack.plugins.manager import get_registry
 from eulerstack_mixers.importers import (
+    bamba,
     deepseek_v3,
     gemma2,
     gpt2,
@@ -26,6 +27,7 @@ from eulerstack_mixers.importers import (
     llama,
     mistral,
     mixtral,
+    nemotron_h,
     olmo2,
     qwen2,
     qwen3,
@@ -36,6 +38,7 @@ from tests.importers.cases import CASES, ONE_A_FAMILY, Case
 
 MODULES = {"llama": llama, "mistral": mistral, "qwen2": qwen2, "qwen3": qwen3, "gemma2": gemma2, "gpt2": gpt2}
 MODULES |= {"olmo2": olmo2, "jamba": jamba, "deepseek_v3": deepseek_v3, "mixtral": mixtral}
+MODULES |= {"bamba": bamba, "nemotron_h": nemotron_h}
 DEFAULTS = {model_type: module.DEFAULTS for model_type, module in MODULES.items()}
 DEFAULTS |= {
     "mamba": state_space.MAMBA_DEFAULTS,
@@ -196,6 +199,30 @@ def test_deepseek_scales_as_its_class_does(words: dict[str, Any], scale: float |
     reference = transformers.DeepseekV3Config(**{**config, **size, "num_key_value_heads": 1})
     theirs = DeepseekV3Attention(reference, 0).scaling
     assert normalize_to_ir(spec).layers[0].mixer.params["scale"] == pytest.approx(theirs, rel=1e-12)
+
+
+def test_older_names_of_nemotron_mean_the_same() -> None:
+    blocks = ["linear_attention", "mlp", "full_attention", "moe", "linear_attention"]
+    new = {"layers_block_type": blocks, "conv_kernel": 3, "n_groups": 4, "time_step_min": 0.01, "chunk_size": 64}
+    old = {"mamba_d_conv": 3, "mamba_n_groups": 4, "mamba_dt_min": 0.01, "mamba_chunk_size": 64}
+    for spelling in (
+        {"hybrid_override_pattern": "M-*EM"},
+        {"layers_block_type": ["mamba", "mlp", "attention", "moe", "mamba"]},
+    ):
+        assert nemotron_h.to_spec({**old, **spelling}) == nemotron_h.to_spec(new)
+        reference = transformers.NemotronHConfig(**old, **spelling)
+        assert reference.layers_block_type == blocks
+    assert [layer.ffn.type for layer in normalize_to_ir(nemotron_h.to_spec(new)).layers] == ["mlp", "moe", "none"]
+
+
+@pytest.mark.parametrize(
+    ("d_model", "heads", "head_dim"), [(2688, 64, 64), (4480, 128, 80), (3136, 112, 64), (49, 1, 1)]
+)
+def test_a_state_space_of_any_width_has_that_width(d_model: int, heads: int, head_dim: int) -> None:
+    words = {"hidden_size": d_model, "mamba_num_heads": heads, "mamba_head_dim": head_dim, "n_groups": 1}
+    ir = normalize_to_ir(nemotron_h.to_spec({**words, "layers_block_type": ["mamba"], "num_attention_heads": 1,
+                                             "num_key_value_heads": 1}))  # fmt: skip
+    assert int(ir.layers[0].mixer.params["expand"] * d_model) == heads * head_dim
 
 
 def test_the_old_name_of_dtype_is_read() -> None:

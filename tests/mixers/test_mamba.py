@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import FalconMambaConfig, JambaConfig, Mamba2Config, MambaConfig
+from transformers import FalconMambaConfig, JambaConfig, Mamba2Config, MambaConfig, NemotronHConfig
 from transformers.models.falcon_mamba.modeling_falcon_mamba import FalconMambaMixer
 from transformers.models.jamba.modeling_jamba import JambaMambaMixer
 from transformers.models.mamba.modeling_mamba import MambaMixer
 from transformers.models.mamba2.modeling_mamba2 import Mamba2Mixer
+from transformers.models.nemotron_h.modeling_nemotron_h import NemotronHMamba2Mixer
 
 import eulerstack as es
 from eulerstack.compiler.cost import model_cost
@@ -30,6 +31,7 @@ COMMON = {
     "proj_bias": False,
     "dt_min": 0.001,
     "dt_max": 0.1,
+    "dt_floor": 0.0,
     "chunk_size": 7,
     "norm_eps": 1e-5,
 }
@@ -72,6 +74,10 @@ def theirs_and_ours(kind: str) -> tuple[torch.nn.Module, torch.nn.Module]:
     elif kind == "jamba":
         config = JambaConfig(mamba_d_state=5, mamba_dt_rank=3, **sizes)
         theirs, ours = JambaMambaMixer(config, 0), mixer1(bcdt_norm="learned", norm_eps=1e-6)
+    elif kind == "nemotron_h":
+        config = NemotronHConfig(mamba_num_heads=6, mamba_head_dim=8, ssm_state_size=6, n_groups=2, chunk_size=8,
+                                 time_step_min=0.5, hidden_size=WIDTH)  # fmt: skip
+        theirs, ours = NemotronHMamba2Mixer(config, 0), mixer2(dt_floor=0.5)
     else:
         config = Mamba2Config(num_heads=6, head_dim=8, state_size=6, n_groups=2, chunk_size=8, **sizes)
         theirs, ours = Mamba2Mixer(config, 0), mixer2()
@@ -84,7 +90,7 @@ def theirs_and_ours(kind: str) -> tuple[torch.nn.Module, torch.nn.Module]:
     return theirs, ours
 
 
-@pytest.mark.parametrize("kind", ["mamba", "falcon_mamba", "jamba", "mamba2"])
+@pytest.mark.parametrize("kind", ["mamba", "falcon_mamba", "jamba", "mamba2", "nemotron_h"])
 @pytest.mark.parametrize("time", [1, 6, 29])
 def test_outputs_and_gradients_are_those_of_transformers(kind: str, time: int) -> None:
     hidden_states = noise(2, time, WIDTH).float()

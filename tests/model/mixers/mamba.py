@@ -56,6 +56,7 @@ VARIANTS = {
         expand=1.5, head_dim=9, n_groups=2, d_conv=3, conv_bias=False, proj_bias=True, norm=False, chunk_size=5
     ),
     "mamba2_groups": _only(n_groups=3, chunk_size=8, norm_eps=1e-3),
+    "mamba2_floor": _only(dt_floor=0.8, proj_bias=True),
     "mamba_and_attention": _hybrid(None, mamba(variant="mamba1", bcdt_norm="learned"), mamba()),
     "mamba_and_window": _hybrid(5, mamba()),
     "mamba_parallel_sandwich": _placed("parallel", "sandwich"),
@@ -82,6 +83,7 @@ CASES = {
     "mixer.mamba.dt_rank": _case("parameters", GIVEN1, dt_rank=5),
     "mixer.mamba.dt_min": _case("initial", dt_min=0.05),
     "mixer.mamba.dt_max": _case("initial", GIVEN1, dt_max=0.5),
+    "mixer.mamba.dt_floor": _case("function", dt_floor=0.9),
     # Chunks change the order of sums, never the function; `test_chunks_of_any_size_give_one_function` holds that.
     "mixer.mamba.chunk_size": _case("operations", chunk_size=7),
     "mixer.mamba.conv_bias": _case("parameters", conv_bias=False),

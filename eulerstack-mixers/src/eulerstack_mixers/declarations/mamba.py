@@ -30,7 +30,7 @@ SEE = "reference/errors.md#mamba"
 # What null means for a word, by variant; a word that a variant lacks belongs to the other one.
 DEFAULTS: dict[str, dict[str, Any]] = {
     "mamba1": {"d_state": 16, "dt_rank": None, "bcdt_norm": "none"},
-    "mamba2": {"d_state": 128, "head_dim": 64, "n_groups": 1, "norm": True},
+    "mamba2": {"d_state": 128, "head_dim": 64, "n_groups": 1, "norm": True, "dt_floor": 0.0},
 }
 STATE_BYTES = 4
 
@@ -71,6 +71,9 @@ SCHEMA = block(
         ),
         "dt_min": number("Smallest step size before training.", 0.001, exclusiveMinimum=0, maximum=100),
         "dt_max": number("Largest step size before training.", 0.1, exclusiveMinimum=0, maximum=100),
+        "dt_floor": number(
+            "mamba2: step sizes never get smaller; null: 0.", None, nullable=True, minimum=0, maximum=100
+        ),
         "chunk_size": integer(
             "Tokens that are computed at once, for speed and memory alone; null: what suits the device.",
             None,

@@ -24,7 +24,7 @@ from eulerstack_mixers.importers.experts import (
     read_experts,
 )
 from eulerstack_mixers.importers.reader import ConfigReader
-from eulerstack_mixers.importers.state_space import canonical_state_space, rank_of
+from eulerstack_mixers.importers.state_space import canonical_without_steps, rank_of
 
 DEFAULTS = {
     "vocab_size": 65536,
@@ -159,12 +159,8 @@ def to_config(ir: Any) -> dict[str, Any]:
 
 
 def canonical(layer: Mapping[str, Any]) -> Mapping[str, Any]:
-    """`layer` without what changes no function; the class has no words for the first step sizes, nor for a rotation."""
-    result = {name: dict(part) for name, part in canonical_experts(canonical_state_space(layer)).items()}
-    if result["mixer"]["type"] == "mamba":
-        for word in ("dt_min", "dt_max"):
-            result["mixer"].pop(word, None)
-    return result
+    """`layer` with one word for each meaning, and without what changes no function."""
+    return canonical_experts(canonical_without_steps(layer))
 
 
 _THERE, _HERE = "model.layers.{i}.mamba", "model.layers.{i}.mixer"

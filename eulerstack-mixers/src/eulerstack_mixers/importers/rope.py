@@ -24,8 +24,11 @@ _WITH_ORIGINAL = ("yarn", "longrope", "llama3")
 _ORIGINAL = "original_max_position_embeddings"
 
 
-def read_rope(reader: ConfigReader, max_seq_len: int) -> dict[str, Any]:
-    """The `embedding` words for a config's rotary positions: rope_theta and, where there is one, rope_scaling."""
+def read_rope(reader: ConfigReader, max_seq_len: int, partial: float = 1.0) -> dict[str, Any]:
+    """The `embedding` words for a config's rotary positions: rope_theta and, where there is one, rope_scaling.
+
+    `partial` is the part of a head that the family's class rotates, whatever config.json says.
+    """
     key = "rope_scaling" if reader["rope_scaling"] else "rope_parameters"
     given = reader[key]
     if given is None:
@@ -50,11 +53,13 @@ def read_rope(reader: ConfigReader, max_seq_len: int) -> dict[str, Any]:
         ("partial_rotary_factor", reader["partial_rotary_factor"]),
         (f"{key}.partial_rotary_factor", given.get("partial_rotary_factor")),
     ):
-        if value is not None and value != 1:
+        if value is not None and value != partial:
+            whole, half = msg("this family rotates whole heads"), msg("this family rotates half of a head")
+            reason = whole if partial == 1 else half
             reader.unsupported(
                 place,
-                msg("{value} can't be imported: {reason}", value=value, reason=msg("this family rotates whole heads")),
-                msg("import a checkpoint whose `{key}` is {wanted}", key="partial_rotary_factor", wanted="1.0"),
+                msg("{value} can't be imported: {reason}", value=value, reason=reason),
+                msg("import a checkpoint whose `{key}` is {wanted}", key="partial_rotary_factor", wanted=str(partial)),
             )
     words: dict[str, Any] = {"rope_theta": float(theta)}
     scaling = _read_scaling(reader, key, given, max_seq_len)

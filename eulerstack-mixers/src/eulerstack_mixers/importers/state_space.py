@@ -119,9 +119,7 @@ def mamba2_to_spec(config: Mapping[str, Any]) -> dict[str, Any]:
     sound = reader.sound("num_heads", "head_dim")
     if sound and n_heads * head_dim != reader.integer("expand") * reader.integer("hidden_size"):
         reader.wrong("num_heads", n_heads, msg("expand times hidden_size, divided by head_dim"))
-    limit = reader["time_step_limit"]
-    if limit is not None and not _is_no_limit(limit):
-        reader.require("time_step_limit", None, msg("step sizes have no bounds of their own"))
+    refuse_step_limit(reader)
     chunk = reader.integer("chunk_size")
     words = {
         "variant": "mamba2",
@@ -130,6 +128,13 @@ def mamba2_to_spec(config: Mapping[str, Any]) -> dict[str, Any]:
         "chunk_size": None if chunk == DEFAULT_CHUNK else chunk,
     }
     return _spec(reader, "mamba2", words)
+
+
+def refuse_step_limit(reader: ConfigReader) -> None:
+    """Records a problem where Δ has bounds."""
+    limit = reader["time_step_limit"]
+    if limit is not None and not _is_no_limit(limit):
+        reader.require("time_step_limit", None, msg("step sizes have no bounds of their own"))
 
 
 def _is_no_limit(limit: Any) -> bool:
@@ -189,16 +194,24 @@ def falcon_to_config(ir: Any) -> dict[str, Any]:
 def mamba2_to_config(ir: Any) -> dict[str, Any]:
     """The config.json of the Mamba2 that `ir` describes, if it describes one."""
     mixer = ir.layers[0].mixer.params
-    width = int(mixer.get("expand", 2.0) * ir.model["d_model"])
-    # One head where no mamba2 is described: a proposal that fits, so that what is compared are the words.
-    head_dim = mixer.get("head_dim") or width
+    n_heads, head_dim = mamba2_widths(mixer, ir.model["d_model"])
     return _config(
         ir,
-        num_heads=width // head_dim,
+        num_heads=n_heads,
         head_dim=head_dim,
         n_groups=mixer.get("n_groups") or 1,
         chunk_size=mixer.get("chunk_size") or DEFAULT_CHUNK,
     )
+
+
+def mamba2_widths(mixer: Mapping[str, Any], d_model: int) -> tuple[int, int]:
+    """(heads, channels of a head) of a Mamba-2's words.
+
+    One head where no mamba2 is described: a proposal that fits, so that what is compared are the words.
+    """
+    width = max(1, int(mixer.get("expand", 2.0) * d_model))
+    head_dim = mixer.get("head_dim") or width
+    return width // head_dim, head_dim
 
 
 def canonical_state_space(layer: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -206,6 +219,21 @@ def canonical_state_space(layer: Mapping[str, Any]) -> Mapping[str, Any]:
     result = {name: dict(part) for name, part in canonical_layer(layer).items()}
     result["mixer"].pop("chunk_size", None)
     return result
+
+
+def canonical_without_steps(layer: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The same for a class that has no words for the first step sizes."""
+    result = {name: dict(part) for name, part in canonical_state_space(layer).items()}
+    if result["mixer"]["type"] == "mamba":
+        for word in ("dt_min", "dt_max"):
+            result["mixer"].pop(word, None)
+    return result
+
+
+def mamba2_rules(there: str, here: str) -> tuple[WeightRule, ...]:
+    """Rows for a Mamba-2; A_log, D and dt_bias are the mixer's own."""
+    parts = (".in_proj", ".conv1d", ".norm", ".out_proj")
+    return tuple(WeightRule(f"{there}{part}", (f"{here}{part}",)) for part in ("", *parts))
 
 
 _THERE, _HERE = "backbone.layers.{i}", "model.layers.{i}"

@@ -1,6 +1,7 @@
 """Mamba-2: a selective state space with one decay a head, computed in chunks by matrix products (SSD).
 
-h_t = exp(Δ_t a) h_{t−1} + Δ_t x_t B_tᵀ; y_t = h_t C_t + D x_t; output W_out RMSNorm(y ⊙ silu(z)).
+h_t = exp(Δ_t a) h_{t−1} + Δ_t x_t B_tᵀ; y_t = h_t C_t + D x_t; output W_out RMSNorm(y ⊙ silu(z)). Δ_t is a softplus,
+and never below `dt_floor`.
 
 Shapes: hidden_states (batch, time, d_model) -> (batch, time, d_model)
 State:  conv (batch, d_conv − 1, d_inner + 2·n_groups·d_state) in the activations' dtype; ssm (batch, heads, head_dim,
@@ -187,6 +188,7 @@ class Mamba2(nn.Module):
         self.n_heads = self.d_inner // self.head_dim
         self.chunk_size = params["chunk_size"]
         self.smallest_step, self.largest_step = params["dt_min"], params["dt_max"]
+        self.step_floor = params["dt_floor"]
         self.conv_width = self.d_inner + 2 * self.n_groups * self.d_state
         self.in_proj = nn.Linear(
             config.hidden_size, self.d_inner + self.conv_width + self.n_heads, bias=params["proj_bias"]
@@ -271,8 +273,8 @@ class Mamba2(nn.Module):
         rates, bias = -self.A_log.to(dtype).exp(), self.dt_bias.to(dtype)
         on_gpu = inputs.is_cuda
         kernel_chunk = self.chunk_size or KERNEL_CHUNK
-        # The kernel knows chunks of 16, 32, 64, … tokens.
-        fits = kernel_chunk >= 16 and kernel_chunk & (kernel_chunk - 1) == 0
+        # The kernel knows chunks of 16, 32, 64, … tokens, and its floor holds for padding too.
+        fits = kernel_chunk >= 16 and kernel_chunk & (kernel_chunk - 1) == 0 and not self.step_floor
         if on_gpu and fits and dtype == torch.float32 and inputs.shape[1] > 1 and not torch.compiler.is_compiling():
             kernel = chunk_scan_kernel()
             if kernel is not None:
@@ -291,7 +293,10 @@ class Mamba2(nn.Module):
                 )
                 return outputs.to(dtype), last.to(dtype)
 
-        steps = nn.functional.softplus(steps.to(dtype) + bias)
+        raw_steps, steps = steps, nn.functional.softplus(steps.to(dtype) + bias)
+        if self.step_floor:
+            # Padding takes no step at all.
+            steps = steps.clamp(min=self.step_floor).masked_fill(raw_steps == NO_STEP, 0.0)
         inputs, b_vectors, c_vectors = inputs.to(dtype), b_vectors.to(dtype), c_vectors.to(dtype)
         if state is None:
             state = inputs.new_zeros(inputs.shape[0], self.n_heads, self.head_dim, self.d_state)

@@ -36,6 +36,6 @@ def short_convolution(inputs: torch.Tensor, weight: torch.Tensor, bias: torch.Te
     return silu(outputs if bias is None else outputs + bias)
 
 
-def step_sizes(raw: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-    """Δ = softplus(raw + bias)."""
-    return softplus(raw + bias)
+def step_sizes(raw: torch.Tensor, bias: torch.Tensor, floor: float = 0.0) -> torch.Tensor:
+    """Δ = max(softplus(raw + bias), floor)."""
+    return softplus(raw + bias).clamp(min=floor)
