@@ -22,8 +22,8 @@ import venv
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-PROJECTS = (".", "eulerstack-core", "eulerstack-mixers", "eulerstack-plugins/ttt")
-NAMES = ("eulerstack", "eulerstack-core", "eulerstack-mixers", "eulerstack-ttt")
+PROJECTS = (".", "eulerstack-core", "eulerstack-mixers", "eulerstack-plugins/titans", "eulerstack-plugins/ttt")
+NAMES = ("eulerstack", "eulerstack-core", "eulerstack-mixers", "eulerstack-titans", "eulerstack-ttt")
 GENERATE = ROOT / "scripts" / "generate_without_eulerstack.py"
 started = time.monotonic()
 

@@ -23,7 +23,13 @@ from babel.messages.pofile import read_po, write_po
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCALE = ROOT / "eulerstack-core/src/eulerstack/i18n/locale"
-SOURCES = ("eulerstack-core/src", "eulerstack-mixers/src", "eulerstack-plugins/ttt/src", "presets/eulerstack_presets")
+SOURCES = (
+    "eulerstack-core/src",
+    "eulerstack-mixers/src",
+    "eulerstack-plugins/titans/src",
+    "eulerstack-plugins/ttt/src",
+    "presets/eulerstack_presets",
+)
 LANGUAGES = ("ko", "en", "zh", "ja", "es")
 PLACEHOLDER = re.compile(r"\{[^{}]*\}")
 # What reads the same in every language: commands, code, numbers, names of file formats.

@@ -126,6 +126,25 @@ def corrections(before: Spec, after: Spec, case: Case) -> None:
     )
 
 
+def remembered(before: Spec, after: Spec, case: Case) -> None:
+    """The same logits of one input, but others after a call of `generate`: of a new input, or of its continuation."""
+    models = [built(before), built(after)]
+    _same_logits(*models)
+    found = []
+    for model in models:
+        first = model.generate(
+            tokens(time=7), max_new_tokens=3, do_sample=False, pad_token_id=0, return_dict_in_generate=True
+        )
+        more = torch.cat((tokens(time=7), tokens(time=8, seed=1)), dim=1)
+        later = model.generate(
+            more, past_key_values=first.past_key_values, max_new_tokens=1, do_sample=False, pad_token_id=0,
+            return_dict_in_generate=True, output_logits=True,
+        )  # fmt: skip
+        with torch.no_grad():
+            found.append(torch.cat((later.logits[0], model(tokens(time=5, seed=2)).logits[:, -1])))
+    assert (found[0] - found[1]).abs().max() > 1e-4
+
+
 def initial(before: Spec, after: Spec, case: Case) -> None:
     """Other initial weights."""
     first, second = (es.compile_to_hf_model(es.normalize_to_ir(spec)).state_dict() for spec in (before, after))
@@ -252,8 +271,8 @@ def rounding(before: Spec, after: Spec, case: Case) -> None:
 EFFECTS: dict[str, Callable[[Spec, Spec, Case], None]] = {
     effect.__name__: effect
     for effect in (
-        refused, parameters, function, training, loss, corrections, initial, cost, cache_bytes, operations, fact,
-        source, findings, tokenizer, groups, groups_refused, trainer, recomputed, dtypes, rounding, phase_loss,
+        refused, parameters, function, training, loss, corrections, remembered, initial, cost, cache_bytes, operations,
+        fact, source, findings, tokenizer, groups, groups_refused, trainer, recomputed, dtypes, rounding, phase_loss,
         generation, named,
     )
 }  # fmt: skip

@@ -8,7 +8,17 @@ from types import SimpleNamespace
 from typing import Any
 
 from eulerstack.errors import EulerStackError, msg
-from eulerstack.plugins import CacheLayer, Cost, Dims, Namespace, Primitive, Problem, SchemaFragment, hookimpl
+from eulerstack.plugins import (
+    MEMORY_WORDS,
+    CacheLayer,
+    Cost,
+    Dims,
+    Namespace,
+    Primitive,
+    Problem,
+    SchemaFragment,
+    hookimpl,
+)
 from eulerstack.plugins.manager import Registry
 from eulerstack.plugins.sources import PluginSource
 from eulerstack.schema.compatibility import check_compatibility
@@ -95,6 +105,8 @@ SUM = Primitive(
 PLAIN = Primitive(name="plain", kind="position", summary="no positions", module="own.modules:Plain")
 WAVES = Primitive(name="waves", kind="position", summary="waves", module="own.modules:Waves",
                   inline={"wave_base": {"type": "number", "default": 2.0}})  # fmt: skip
+NOTE = Primitive(name="note", kind="memory", summary="a memory", module="own.modules:Note", inline=MEMORY_WORDS,
+                 cache=lambda params: CacheLayer("eulerstack_state"))  # fmt: skip
 LINEAR = Primitive(name="linear", kind="head", summary="a head", module="own.modules:Linear")
 
 
@@ -112,6 +124,10 @@ class Own:
     @hookimpl
     def eulerstack_residuals(self) -> Iterable[Primitive]:
         return (SUM,)
+
+    @hookimpl
+    def eulerstack_memories(self) -> Iterable[Primitive]:
+        return (NOTE,)
 
     @hookimpl
     def eulerstack_positions(self) -> Iterable[Primitive]:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import types
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from eulerstack.compiler.compile import compile_ir
 from eulerstack.compiler.importing import export_checkpoint
 from eulerstack.errors import CompatibilityError, CompileError, ValidationError
 from eulerstack.ir.printer import print_ir
-from eulerstack.plugins import Primitive, hookimpl, hookspecs
+from eulerstack.plugins import hookimpl, hookspecs
 from eulerstack.plugins.manager import Registry, get_registry
 from eulerstack.plugins.sources import installed_sources
 from tests.toy_plugin.conftest import loaded_elsewhere
@@ -39,6 +40,7 @@ WORDS: dict[str, tuple[str, str, str, Any, Any]] = {
     "eulerstack_norms": ("vendor.toy.power", "ToyPowerNorm", f"{EMA}.norm.+.p", 3.0, 0.5),
     "eulerstack_positions": ("vendor.toy.waves", "ToyWaves", "embedding.+.base", 50.0, 1),
     "eulerstack_residuals": ("vendor.toy.gated", "ToyGatedResidual", f"{EMA}.residual.+.start", 0.25, "much"),
+    "eulerstack_memories": ("vendor.toy.average", "ToyAverage", f"{EMA}.memory.+.scale", 3.0, "loud"),
     "eulerstack_heads": ("vendor.toy.low_rank", "ToyLowRankHead", "head.+.rank", 4, 0),
     "eulerstack_integrators": ("vendor.toy.relax", "ToyRelax", "layer_schedule.2.integrator.+.rate", 0.25, 2),
 }
@@ -181,6 +183,37 @@ def test_positions_tell_places_apart() -> None:
         nowhere = model_of(spec)(ids).logits[:, -1]
     assert torch.allclose(nowhere[0], nowhere[1], atol=1e-5)
     assert (waves[0] - waves[1]).abs().max() > 1e-2
+
+
+class TestMemory:
+    """A memory of a third party's, which the core resets, hands on and steps like its own project's."""
+
+    def test_cached_decoding_goes_on_with_it(self) -> None:
+        model, ids = model_of(preset()), some_ids(batch=2)
+        with torch.no_grad():
+            whole = model(ids).logits
+            first = model(ids[:, :4], use_cache=True)
+            rest = model(ids[:, 4:], past_key_values=first.past_key_values)
+        assert torch.allclose(torch.cat((first.logits, rest.logits), 1), whole, atol=1e-5)
+
+    def test_a_step_is_reported_by_its_name_and_held_until_reset(self) -> None:
+        model, ids = model_of(preset()), some_ids()
+        with torch.no_grad():
+            before = model(ids, output_hidden_states=True)
+            surprise = model.step_memory_at_inference(before.hidden_states[-1])
+            assert set(surprise) == {f"eulerstack.layers.{layer}.toy_average" for layer in (0, 1)}
+            assert not torch.allclose(model(ids).logits, before.logits)
+            model.reset_memory()
+            assert torch.equal(model(ids).logits, before.logits)
+
+    def test_one_that_lacks_the_words_of_all_memories_is_set_aside(self) -> None:
+        primitive = get_registry().get("memory", "vendor.toy.average")
+        module = types.ModuleType("later")
+        bare = replace(primitive, name="vendor.later.bare", block=None, inline={})
+        module.eulerstack_memories = hookimpl(lambda: [bare])  # type: ignore[attr-defined]
+        registry = Registry([*installed_sources(), module])
+        (record,) = [record for record in registry.records() if record.package == "later"]
+        assert record.state == "broken" and record.error is not None and "MEMORY_WORDS" in record.error.render(str)
 
 
 class TestHead:
@@ -555,7 +588,8 @@ class TestIntegrator:
 
     def test_every_evaluation_has_a_cache_slot_and_decoding_is_exact(self) -> None:
         model, ids = model_of(preset()), some_ids(batch=2)
-        assert len(model.config.layer_types) == 5 and model.config.num_hidden_layers == 4
+        # Two of the slots are the memories' of the first two layers.
+        assert len(model.config.layer_types) == 7 and model.config.num_hidden_layers == 4
         with torch.no_grad():
             first = model(ids[:, :6], use_cache=True)
             second = model(ids[:, 6:], past_key_values=first.past_key_values)
@@ -568,15 +602,3 @@ class TestIntegrator:
         with pytest.raises(CompatibilityError) as caught:
             es.normalize_to_ir(spec)
         assert [problem.path for problem in caught.value.diagnostics] == ["layer_schedule[2].integrator.output"]
-
-
-@tries("eulerstack_memories")
-@pytest.mark.parametrize(("hook", "kind"), [("eulerstack_memories", "memory")])
-def test_a_kind_that_the_language_has_no_place_for_is_never_accepted_and_ignored(hook: str, kind: str) -> None:
-    module = types.ModuleType("later")
-    primitive = Primitive(f"vendor.later.{kind}", kind, "an example", "later.modules:Example")  # type: ignore[arg-type]
-    setattr(module, hook, hookimpl(lambda: [primitive]))
-    registry = Registry([*installed_sources(), module])
-    (record,) = [record for record in registry.records() if record.package == "later"]
-    assert record.state == "broken" and record.error is not None and "no place" in record.error.render(str)
-    assert registry.names(kind) == []

@@ -59,6 +59,7 @@ KIND_OF_PLACE = {
     "layer_templates.<name>.ffn": "ffn",
     "layer_templates.<name>.norm": "norm",
     "layer_templates.<name>.residual": "residual",
+    "layer_templates.<name>.memory": "memory",
     "head": "head",
     "embedding": "position",
 }

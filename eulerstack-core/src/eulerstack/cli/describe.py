@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from eulerstack.plugins.manager import Registry
 
 PARTS = ("mixer", "ffn", "norm", "residual")
+OPTIONAL_PARTS = ("memory",)
 
 
 def describe(spec: Spec, ir: ModelIR) -> dict[str, Any]:
@@ -41,7 +42,10 @@ def describe(spec: Spec, ir: ModelIR) -> dict[str, Any]:
         "model": thaw(ir.model),
         "positional": _primitive("position", ir.position.type, spec.get("embedding") or {}, registry),
         "templates": {
-            name: {part: _part(part, template.get(part) or {}, registry) for part in PARTS}
+            name: {
+                part: _part(part, template.get(part) or {}, registry)
+                for part in (*PARTS, *(part for part in OPTIONAL_PARTS if part in template))
+            }
             for name, template in spec["layer_templates"].items()
             if not is_reserved(name)
         },
@@ -154,6 +158,7 @@ def _layers(ir: ModelIR, cost: ModelCost, length: int) -> list[dict[str, Any]]:
                 "norm": layer.norm.type,
                 "residual": layer.residual.type,
                 "depth_gating": thaw(layer.depth_gating),
+                "memory": None if layer.memory is None else layer.memory.type,
                 "params": price.params,
                 "active_params": price.active,
                 "flops_per_token": alone.flops_per_token(length),

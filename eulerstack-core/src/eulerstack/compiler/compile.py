@@ -36,13 +36,14 @@ def compile_ir(ir: ModelIR) -> dict[str, Any]:
     """
     architecture = architecture_of(ir)
     owners = [
-        (mixer, layer.depth_gating is not None)
+        # A memory is given the tokens that its layer processes, and keeps nothing of the others.
+        (kind, node, kind == "mixer" and layer.depth_gating is not None)
         for layer, evaluations in evaluated_layers(ir)
         for _ in range(evaluations)
-        for mixer in layer.slot_mixers
+        for kind, node in _slot_owners(layer)
     ]
-    caches = [_cache_of(mixer) for mixer, _ in owners]
-    gated = [own for _, own in owners]
+    caches = [_cache_of(kind, node) for kind, node, _ in owners]
+    gated = [own for *_, own in owners]
     windows = [cache.window for cache, own in zip(caches, gated, strict=True) if cache.window is not None and not own]
     # transformers knows one window a model; the most frequent one gets its name.
     sliding_window = max(sorted(set(windows)), key=windows.count) if windows else None
@@ -67,11 +68,18 @@ def phases_of(architecture: Mapping[str, Any]) -> dict[str, Any]:
     return {word: architecture[word] for word in ("execution_modes", "transition") if word in architecture}
 
 
-def _cache_of(node: PrimitiveIR) -> CacheLayer:
-    """The cache slot of a mixer that holds no others."""
+def _slot_owners(layer: LayerIR) -> Iterator[tuple[Kind, PrimitiveIR]]:
+    """Who owns the layer's cache slots, in their order: its mixers, and a memory that reading changes."""
+    yield from (("mixer", node) for node in layer.slot_mixers)
+    if layer.memory is not None and layer.memory.params["update_at_inference"]:
+        yield "memory", layer.memory
+
+
+def _cache_of(kind: Kind, node: PrimitiveIR) -> CacheLayer:
+    """The cache slot of a mixer that holds no others, or of a memory."""
     registry = get_registry()
-    mixer = registry.get("mixer", node.type)
-    return ask(registry, mixer, CacheLayer, mixer.cache, node.params)
+    primitive = registry.get(kind, node.type)
+    return ask(registry, primitive, CacheLayer, primitive.cache, node.params)
 
 
 def _layer_type(cache: CacheLayer, sliding_window: int | None, gated: bool) -> str:
@@ -138,6 +146,8 @@ def nodes_of(ir: ModelIR) -> Iterator[tuple[str, str, Params]]:
             yield "ffn", layer.ffn.type, layer.ffn.params
         yield "norm", layer.norm.type, layer.norm.params
         yield "residual", layer.residual.type, layer.residual.params
+        if layer.memory is not None:
+            yield "memory", layer.memory.type, layer.memory.params
         for node in layer.slot_mixers:
             rotation = features_of(registry, dims, registry.get("mixer", node.type), node.params).rotation
             if rotation is not None:

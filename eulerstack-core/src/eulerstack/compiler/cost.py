@@ -29,7 +29,7 @@ ELEMENT_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 @dataclass(frozen=True)
 class LayerCost:
-    """The price of one layer, by part.
+    """The price of one layer, by part; `memory` costs nothing where there is none.
 
     `norms` holds one Cost for each norm of the layer, `held` one for each mixer that its mixer holds; `mixer` is then
     the price of the rest of it. `around` is what is wrapped around the layer. One pass evaluates the layer
@@ -48,11 +48,12 @@ class LayerCost:
     gate: Cost | None = None
     capacity: float = 1.0
     around: tuple[Cost, ...] = ()
+    memory: Cost = Cost()
     evaluations: int = 1
 
     def parts(self) -> Iterator[Cost]:
         """Every part but the gate."""
-        yield from (self.mixer, *self.held, self.ffn, *self.norms, self.residual, *self.around)
+        yield from (self.mixer, *self.held, self.ffn, *self.norms, self.residual, self.memory, *self.around)
 
     @property
     def slots(self) -> tuple[Cost, ...]:
@@ -273,6 +274,7 @@ class _Pricer:
             None if layer.depth_gating is None else self.gate(),
             1.0 if layer.depth_gating is None else layer.depth_gating["capacity"],
             () if layer.depth_gating is None else self.positions_of_gated(layer),
+            Cost() if layer.memory is None else self.price("memory", layer.memory),
         )
 
     def stage(self, stage: IntegratorIR) -> Iterator[Cost]:

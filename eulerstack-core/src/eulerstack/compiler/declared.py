@@ -87,6 +87,7 @@ def _nodes(architecture: dict[str, Any]) -> Iterator[tuple[Kind, dict[str, Any]]
     yield from ((kind, block[kind]) for block in architecture["blocks"] for kind in LAYER_KINDS)
     yield from (("mixer", node) for block in architecture["blocks"] for node in held_nodes(block["mixer"]))
     yield from (("integrator", stage["integrator"]) for stage in architecture["layers"] if not isinstance(stage, int))
+    yield from (("memory", block["memory"]) for block in architecture["blocks"] if "memory" in block)
     yield "position", architecture["position"]
     yield "head", architecture["head"]
     if architecture["final_norm"] is not None:

@@ -96,6 +96,7 @@ def _meaning(ir: ModelIR, importer: Importer) -> dict[str, Any]:
                     "ffn": {"type": layer.ffn.type, **layer.ffn.params},
                     "norm": {"type": layer.norm.type, "position": layer.norm.position, **layer.norm.params},
                     "residual": {"type": layer.residual.type, **layer.residual.params},
+                    **({} if layer.memory is None else {"memory": {"type": layer.memory.type, **layer.memory.params}}),
                 }
             )
             for layer in ir.layers

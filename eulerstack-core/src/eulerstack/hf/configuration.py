@@ -10,7 +10,7 @@ from eulerstack.hf.cache import register_layer
 from eulerstack.hf.ecosystem import FREE_FIELDS, ecosystem_fields
 from eulerstack.hf.gated_cache import register_gated_layer
 from eulerstack.hf.origin import carry_origin
-from eulerstack.hf.slots import mixers_of_slots
+from eulerstack.hf.slots import owners_of_slots
 from eulerstack.hf.tables import ByName
 
 # Who teaches caches the types of layers that something is wrapped around, by the spec's word for it.
@@ -86,7 +86,7 @@ class EulerStackConfig(PreTrainedConfig):
         """Replaces transformers' check, which knows only its own layer types, and one of them a layer."""
         if self.layer_types is None or self.architecture is None:
             return
-        slots = len(mixers_of_slots(self.architecture))
+        slots = len(owners_of_slots(self.architecture))
         if len(self.layer_types) != slots:
             raise ValueError(f"{len(self.layer_types)} layer_types for {slots} cache slots")
 

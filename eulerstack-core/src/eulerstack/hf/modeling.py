@@ -27,10 +27,11 @@ from eulerstack.hf.configuration import EulerStackConfig
 from eulerstack.hf.depth_gating import DepthGating
 from eulerstack.hf.initial_weights import own_deviation, redraw, width_multiplier
 from eulerstack.hf.masks import create_masks, packed_sequences, state_mask
+from eulerstack.hf.memory import RemembersBetweenCalls
 from eulerstack.hf.phases import PhasedGenerationMixin
 from eulerstack.hf.primitives import primitive_class
 from eulerstack.hf.roles import keep_in_float32, note_parameter_roles
-from eulerstack.hf.slots import Slots, first_slot, mixers_of_slots, slot_mixers, slots_from, slots_of_stages
+from eulerstack.hf.slots import Slots, first_slot, owners_of_slots, slot_mixers, slots_from, slots_of_stages
 from eulerstack.hf.stages import Integrator, Stage, run_layers
 from eulerstack.hf.streams import stream_runs
 from eulerstack.hf.tables import ByName
@@ -80,6 +81,11 @@ class EulerStackLayer(GradientCheckpointingLayer):
         self.residual = primitive_class("residual", residual)(
             config, residual["params"], norm["position"], self.ffn is not None
         )
+        # None where nothing stands beside the mixer.
+        self.memory: Any = None
+        if "memory" in block:
+            slot = layer_idx + len(slot_mixers(block))
+            self.memory = primitive_class("memory", block["memory"])(config, block["memory"]["params"], slot)
         for slot in residual["norms"]:
             self.add_module(slot, primitive_class("norm", norm)(config.hidden_size, norm["params"]))
 
@@ -122,7 +128,10 @@ class EulerStackLayer(GradientCheckpointingLayer):
                 branch, position_embeddings=position_embeddings, attention_mask=attention_mask, **kwargs
             )
             # Attention returns its weights too.
-            return output[0] if isinstance(output, tuple) else output
+            output = output[0] if isinstance(output, tuple) else output
+            if self.memory is None:
+                return output
+            return output + self.memory(branch, attention_mask=kept_tokens, **kwargs)
 
         if not self.ffn_routes:
             return self.residual(self, hidden_states, mixer), None, None
@@ -281,8 +290,8 @@ class EulerStackModel(EulerStackPreTrainedModel):
         self.needs_sequences = any(
             each == STATE_LAYER_TYPE or each.startswith(GATED_LAYER_PREFIX) for each in self.layer_types
         )
-        for mixer in mixers_of_slots(architecture):
-            rope = mixer.get("features", {}).get("rotation")
+        for owner in owners_of_slots(architecture):
+            rope = owner.get("features", {}).get("rotation")
             if rope is not None and rope not in ropes:
                 ropes.append(rope)
             self.rope_of_slot.append(None if rope is None else ropes.index(rope))
@@ -336,14 +345,17 @@ class EulerStackModel(EulerStackPreTrainedModel):
         if self.needs_sequences or (self.training and self.reads_sequences):
             # Positions that were not given never restart, which a traced forward can't find out by looking at them.
             kwargs["sequence_ids"] = packed_sequences(given_positions, attention_mask, past_key_values)
-        if self.routing_layers:
+        if STATE_LAYER_TYPE in masks:
+            kwargs["kept_tokens"] = masks[STATE_LAYER_TYPE]
+        elif self.routing_layers:
             padding = attention_mask if isinstance(attention_mask, torch.Tensor) else None
             kwargs["kept_tokens"] = state_mask(inputs_embeds, padding)
+        if self.routing_layers:
             kwargs["token_ids"] = input_ids
-            if self.training:
-                # What the last pass has found; before its backward pass was over, routes had to stay as they were.
-                for layer in self.routing_layers:
-                    layer.correct()
+        if self.training:
+            # What the last pass has found; before its backward pass was over, routes had to stay as they were.
+            for layer in self.routing_layers:
+                layer.correct()
         tables = [rotary(hidden_states, position_ids) for rotary in self.rotary_embs]
         hidden_states, router_loss = run_layers(
             self.layers,
@@ -373,8 +385,9 @@ class EulerStackModel(EulerStackPreTrainedModel):
         return (torch.arange(time, device=inputs_embeds.device) + past).unsqueeze(0)
 
 
-# What changes generation, by the word of the spec that asks for it.
+# What changes generation, by the word of the spec that asks for it. A call that has phases is one query of a memory.
 GENERATION: ByName = {
+    "memory": RemembersBetweenCalls,
     "execution_modes": PhasedGenerationMixin,
 }
 

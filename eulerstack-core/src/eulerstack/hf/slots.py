@@ -1,7 +1,7 @@
-"""Cache slots: each evaluation of a mixer owns one.
+"""Cache slots: each evaluation of a mixer owns one, and each of a memory that reading changes.
 
 They are numbered in the order of the stages, of the layers in them, of a layer's evaluations in one pass and, within a
-mixer that holds others, of those.
+mixer that holds others, of those; a memory's comes behind those of its layer's mixers.
 
 `config.layer_types` has one entry a slot, and a mixer is given its slot's index as `layer_idx`.
 """
@@ -21,13 +21,19 @@ def slot_mixers(block: dict[str, Any]) -> list[dict[str, Any]]:
     return list(mixer["params"][mixer["holds"]].values()) if "holds" in mixer else [mixer]
 
 
-def mixers_of_slots(architecture: dict[str, Any]) -> list[dict[str, Any]]:
-    """The mixer that owns each slot."""
+def slot_owners(block: dict[str, Any]) -> list[dict[str, Any]]:
+    """Who owns a layer's slots: its mixers, and its memory where reading changes it."""
+    memories = [block["memory"]] if "memory" in block else []
+    return slot_mixers(block) + [memory for memory in memories if memory["params"]["update_at_inference"]]
+
+
+def owners_of_slots(architecture: dict[str, Any]) -> list[dict[str, Any]]:
+    """The mixer or memory that owns each slot."""
     return [
-        mixer
+        owner
         for stage, layers in zip(architecture["layers"], layers_of_stages(architecture), strict=True)
         for block in layers
-        for mixer in slot_mixers(architecture["blocks"][block]) * evaluations_in(stage)
+        for owner in slot_owners(architecture["blocks"][block]) * evaluations_in(stage)
     ]
 
 
@@ -37,13 +43,13 @@ def slots_from(first: int, block: dict[str, Any]) -> Slots:
 
 
 def slots_of_stages(architecture: dict[str, Any]) -> list[list[Slots]]:
-    """For each stage the slots of each of its layers in its first evaluation; those of the others follow."""
+    """For each stage the slots of each of its layers' mixers in its first evaluation; those of the others follow."""
     found, first = [], 0
     for stage, layers in zip(architecture["layers"], layers_of_stages(architecture), strict=True):
         slots: list[Slots] = []
         for block in (architecture["blocks"][index] for index in layers):
             slots.append(slots_from(first, block))
-            first += len(slot_mixers(block)) * evaluations_in(stage)
+            first += len(slot_owners(block)) * evaluations_in(stage)
         found.append(slots)
     return found
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from eulerstack.hf.primitives import primitive_class
-from eulerstack.hf.slots import Slots, of_slots
+from eulerstack.hf.slots import Slots, evaluations_in, of_slots, slot_owners
 from eulerstack.hf.streams import stream_runs
 
 
@@ -97,7 +97,9 @@ class Integrator(Stage):
         ends = [stream_runs(config, [block]) for block in stage["layers"]]
         self.stream_ends: Any = None if ends[0] is None else nn.ModuleList(ends)
         # The slots of one evaluation.
-        self.width = 1 if isinstance(slots[0], int) else len(slots[0])
+        self.width = len(slot_owners(config.architecture["blocks"][stage["layers"][0]]))
+        for memory in (layer.memory for layer in layers if layer.memory is not None):
+            memory.own_slots = [memory.layer_idx + shift * self.width for shift in range(evaluations_in(stage))]
 
     def forward(
         self,

@@ -19,6 +19,7 @@ from eulerstack.ir.reserved import take_out
 from eulerstack.ir.types import FrozenMapping, IntegratorIR, LayerIR, ModelIR, NormIR, PrimitiveIR, Stage
 from eulerstack.plugins.asking import ask
 from eulerstack.plugins.manager import Registry, get_registry
+from eulerstack.plugins.memory import settle_memory
 from eulerstack.plugins.primitive import Kind
 from eulerstack.schema.assemble import assemble
 from eulerstack.schema.claims import claimed_key
@@ -33,6 +34,8 @@ from eulerstack.schema.wrapping import depth_gating
 Data = dict[str, Any]
 
 LAYER_KINDS: tuple[Kind, ...] = ("mixer", "ffn", "norm", "residual")
+# What only some templates have.
+OPTIONAL_KINDS: tuple[Kind, ...] = ("memory",)
 SEE_SIZES = "reference/errors.md#sizes"
 
 
@@ -118,8 +121,9 @@ class _Normalizer:
         def key_of(name: str, override: Data) -> str:
             key = keys.setdefault((name, json.dumps(override, sort_keys=True)), f"variant{len(keys)}")
             if key not in variants:
-                raw = self._with_blocks(applied(given["layer_templates"][name], override, self.registry), LAYER_KINDS)
-                variants[key] = _Variant(name, raw)
+                raw = applied(given["layer_templates"][name], override, self.registry)
+                kinds = (*LAYER_KINDS, *(kind for kind in OPTIONAL_KINDS if kind in raw))
+                variants[key] = _Variant(name, self._with_blocks(raw, kinds))
             return key
 
         for entry in given["layer_schedule"]:
@@ -233,7 +237,8 @@ class _Normalizer:
                 name: {"type": each["type"], "params": self._params(kind, each, context, f"{place}.{name}")}
                 for name, each in sorted(block.get(primitive.holds.word, {}).items())
             }
-        return FrozenMapping(primitive.resolve({**block, **inline}, context))
+        params = primitive.resolve({**block, **inline}, context)
+        return FrozenMapping(settle_memory(params) if kind == "memory" else params)
 
     def _primitive(self, kind: Kind, given: Data, context: Data, path: str) -> PrimitiveIR:
         params = self._params(kind, given, context, path)
@@ -242,7 +247,7 @@ class _Normalizer:
 
     def _layer(self, name: str, template: Data, context: Data) -> LayerIR:
         path = f"layer_templates.{name}"
-        norm = template["norm"]
+        norm, memory = template["norm"], template.get("memory")
         return LayerIR(
             template=name,
             mixer=self._primitive("mixer", template["mixer"], context, f"{path}.mixer"),
@@ -254,6 +259,7 @@ class _Normalizer:
                 position=norm["position"],
             ),
             residual=self._primitive("residual", template["residual"], context, f"{path}.residual"),
+            memory=self._primitive("memory", memory, context, f"{path}.memory") if memory else None,
             location=self.locate(path),
         )
 

@@ -94,12 +94,15 @@ def _embedding(registry: Registry, ir: ModelIR) -> Data:
 
 
 def _template(registry: Registry, layer: LayerIR) -> Data:
-    return {
+    template = {
         "mixer": _primitive(registry, "mixer", layer.mixer),
         "ffn": _primitive(registry, "ffn", layer.ffn),
         "norm": _primitive(registry, "norm", layer.norm, position=layer.norm.position),
         "residual": _primitive(registry, "residual", layer.residual),
     }
+    if layer.memory is not None:
+        template["memory"] = _primitive(registry, "memory", layer.memory)
+    return template
 
 
 def _templates(ir: ModelIR, registry: Registry) -> tuple[Data, dict[LayerIR, tuple[str, Data]]]:
@@ -157,6 +160,8 @@ def _best_base(
 def _override(base: LayerIR, layer: LayerIR, registry: Registry) -> Data | None:
     """The override that turns `base` into `layer`: {} when they are equal, None when none does."""
     override: Data = {}
+    if base.memory != layer.memory:
+        return None
     for key, before, after, words in (
         ("residual", base.residual, layer.residual, ("scaling",)),
         ("attention", base.mixer, layer.mixer, ("window", "attn_drop") if base.mixer.type == "attention" else ()),
@@ -270,7 +275,9 @@ def _block(layer: LayerIR) -> Data:
         "norm": {"type": layer.norm.type, "position": layer.norm.position, "params": thaw(layer.norm.params)},
         "residual": _node(layer.residual),
     }
-    # What is wrapped around a layer is absent where the spec has none of it.
+    # What is wrapped around a layer, or stands beside its mixer, is absent where the spec has none of it.
+    if layer.memory is not None:
+        block["memory"] = _node(layer.memory)
     return block if layer.depth_gating is None else {**block, "depth_gating": thaw(layer.depth_gating)}
 
 
@@ -286,6 +293,7 @@ def from_data(data: Mapping[str, Any]) -> ModelIR:
             ),
             residual=_read_node(block["residual"]),
             depth_gating=FrozenMapping(block["depth_gating"]) if "depth_gating" in block else None,
+            memory=_read_node(block["memory"]) if "memory" in block else None,
         )
         for block in data["blocks"]
     ]

@@ -107,6 +107,7 @@ class LayerIR:
     residual: PrimitiveIR
     depth_gating: FrozenMapping | None = None
     location: Location | None = field(default=None, compare=False, repr=False)
+    memory: PrimitiveIR | None = field(default=None, kw_only=True)
 
     @property
     def slot_mixers(self) -> tuple[PrimitiveIR, ...]:

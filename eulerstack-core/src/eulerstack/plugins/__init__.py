@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from eulerstack.i18n import add_folders
 from eulerstack.plugins.hookspecs import API_VERSION, hookimpl
+from eulerstack.plugins.memory import MEMORY_WORDS, check_updating, must_update
 from eulerstack.plugins.primitive import (
     CacheLayer,
     Catalog,
@@ -28,6 +29,7 @@ from eulerstack.plugins.scaling import attention_scale
 
 __all__ = [
     "API_VERSION",
+    "MEMORY_WORDS",
     "CacheLayer",
     "Catalog",
     "Cost",
@@ -47,7 +49,9 @@ __all__ = [
     "Target",
     "WeightRule",
     "attention_scale",
+    "check_updating",
     "hookimpl",
+    "must_update",
 ]
 
 

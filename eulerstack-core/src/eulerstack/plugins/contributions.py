@@ -11,6 +11,7 @@ import pluggy
 
 from eulerstack.errors import Message, msg
 from eulerstack.plugins import hookspecs
+from eulerstack.plugins.memory import has_memory_words
 from eulerstack.plugins.primitive import (
     Catalog,
     Importer,
@@ -46,9 +47,8 @@ TYPE_OF_HOOK: dict[str, type] = {
 FRAGMENT_PLACES = ("", "model", "tokenizer_contract", "embedding", "head", "training_hints", "compatibility")
 # Tables of weights are large and one command needs them, so they are asked for only then.
 ON_DEMAND = ("eulerstack_importers",)
-# Kinds that a later version of the language will have a place for, and what the others must declare.
-WITHOUT_A_PLACE = ("memory",)
-NEEDED = {"mixer": "cache", "residual": "norm_slots"}
+# What primitives of a kind must declare.
+NEEDED = {"mixer": "cache", "residual": "norm_slots", "memory": "cache"}
 VENDOR_NAME = re.compile(r"vendor\.[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)+")
 CLASS_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
@@ -202,11 +202,6 @@ def _needs_class(primitive: Primitive) -> bool:
 
 def _check_contract(primitive: Primitive) -> None:
     """What each kind must declare, because the core can't find it out."""
-    if primitive.kind in WITHOUT_A_PLACE:
-        raise PluginFault(
-            msg("{name} is of the kind {kind}, for which this version of the language has no place",
-                name=primitive.name, kind=primitive.kind)
-        )  # fmt: skip
     if primitive.holds is not None:
         _check_holder(primitive)
         return
@@ -215,6 +210,11 @@ def _check_contract(primitive: Primitive) -> None:
         raise PluginFault(
             msg("{name}, of the kind {kind}, declares no {needed}", name=primitive.name, kind=primitive.kind,
                 needed=needed)
+        )  # fmt: skip
+    if primitive.kind == "memory" and not has_memory_words(primitive.inline):
+        raise PluginFault(
+            msg("{name}, of the kind {kind}, declares no {needed}", name=primitive.name, kind=primitive.kind,
+                needed="MEMORY_WORDS")
         )  # fmt: skip
     if primitive.place not in ("embeddings", "scores", "mixers"):
         raise PluginFault(

@@ -63,7 +63,7 @@ def eulerstack_integrators() -> Iterable[Primitive]:  # type: ignore[empty-body]
 
 @hookspec
 def eulerstack_memories() -> Iterable[Primitive]:  # type: ignore[empty-body]
-    """Memory modules beside a mixer. Since 1.0; set aside until the language has a place for them."""
+    """Memories beside a mixer, which are written while the model reads. Since 1.0."""
 
 
 @hookspec

@@ -215,7 +215,7 @@ class Primitive:
     checks    (dims, params) -> problems that make the spec a CompatibilityError
     holds     the primitives that it holds (mixers only, and not those that hold others). Each of them has a cache slot
               and features, it itself has none; `cost` and `state` are about what it adds to them
-    cache     params -> CacheLayer (mixers only, and needed there)
+    cache     params -> CacheLayer (mixers and memories, and needed there)
     features  (dims, params) -> Features (mixers only)
     state     the words of a template's `state` block that are true of it ("kv_cache", "ssm_state")
     one_state   whether these words are names of one and the same state, of which a spec may use either

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
 GROUP = "eulerstack"
-OWN_PACKAGES = frozenset({"eulerstack", "eulerstack-core", "eulerstack-dev", "eulerstack-mixers", "eulerstack-ttt"})
+OWN_PACKAGES = frozenset(
+    {"eulerstack", "eulerstack-core", "eulerstack-dev", "eulerstack-mixers", "eulerstack-titans", "eulerstack-ttt"}
+)
 DISABLE_VARIABLE = "EULERSTACK_DISABLE_PLUGINS"
 STRICT_VARIABLE = "EULERSTACK_STRICT_PLUGINS"
 

@@ -50,6 +50,7 @@ def _assemble(registry: Any) -> Schema:
         residual=_choice(
             registry, "residual", msg("How the blocks join the residual stream."), sections.DEFAULT_TYPES["residual"]
         ),
+        memory=_choice(registry, "memory", msg("A memory beside the mixer.")),
     )
     attention = _block_words(registry, "mixer", "attention")
     entry = sections.schedule_entry(

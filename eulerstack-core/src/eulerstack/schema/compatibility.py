@@ -23,6 +23,8 @@ from eulerstack.schema.words import FOREIGN_VALUES, one_of
 from eulerstack.schema.wrapping_checks import check_depth_gating
 
 TEMPLATE_KINDS = ("mixer", "ffn", "norm", "residual")
+# What only some templates have.
+OPTIONAL_KINDS = ("memory",)
 
 
 def check_compatibility(spec: Mapping[str, Any], registry: Any) -> None:
@@ -59,6 +61,7 @@ class _Checker:
         if sizes_fit:
             self._primitives()
         self._schedule(sizes_fit)
+        self._lasting_memories()
         self._training()
 
     def _training(self) -> None:
@@ -88,7 +91,7 @@ class _Checker:
     def _has_word(self, path: Path, word: str) -> bool:
         """Whether the type chosen in this mapping has the word, or is itself reported as not implemented."""
         kind = str(path[-1]) if path else ""
-        if kind not in (*TEMPLATE_KINDS, "integrator", "head"):
+        if kind not in (*TEMPLATE_KINDS, *OPTIONAL_KINDS, "integrator", "head"):
             return False
         given: Any = self._spec
         for step in path:
@@ -103,7 +106,7 @@ class _Checker:
         self._require("position", self._spec["embedding"], "embedding", "positional")
         self._require("head", self._spec["head"], "head")
         for name, template in self._templates.items():
-            for kind in TEMPLATE_KINDS:
+            for kind in (*TEMPLATE_KINDS, *OPTIONAL_KINDS):
                 self._require(kind, template.get(kind, {}), f"layer_templates.{name}.{kind}")
         for index, entry in enumerate(self._spec["layer_schedule"]):
             if "integrator" in entry:
@@ -234,7 +237,8 @@ class _Checker:
 
     def _layer(self, template: Mapping[str, Any], path: str) -> dict[str, Part]:
         """The parts of a template; those that aren't installed are left out."""
-        parts = {kind: self._parts.part(kind, template.get(kind, {}), f"{path}.{kind}") for kind in TEMPLATE_KINDS}
+        kinds = (*TEMPLATE_KINDS, *(kind for kind in OPTIONAL_KINDS if kind in template))
+        parts = {kind: self._parts.part(kind, template.get(kind, {}), f"{path}.{kind}") for kind in kinds}
         return {kind: part for kind, part in parts.items() if part is not None}
 
     def _state(self, state: Mapping[str, Any], mixer: Part | None, path: str) -> None:
@@ -301,6 +305,26 @@ class _Checker:
                 if allowed and name in self._templates:
                     self._override(name, override, f"{path}.override", index == len(schedule) - 1, sizes_fit)
 
+    def _lasting_memories(self) -> None:
+        """That a memory which outlives its cache stands in layers of one evaluation, whose states it could keep."""
+        for index, entry in enumerate(self._spec["layer_schedule"]):
+            stage = entry.get("integrator", {})
+            part = self._parts.part("integrator", stage, f"layer_schedule[{index}].integrator") if stage else None
+            memory = self._layers.get(stage.get("body", ""), {}).get("memory")
+            if part is None or memory is None or memory.params["persistence"] != "persistent":
+                continue
+            counting, params = part.primitive.evaluations, part.params
+            count = self._parts.guarded(part.primitive, part.path, partial(counting, params)) or 1
+            if count > 1:
+                self._add(
+                    f"{memory.path}.persistence",
+                    msg(
+                        "a layer that is evaluated {count} times in a pass can't have a persistent memory", count=count
+                    ),
+                    msg("Type persistence: session"),
+                    "reference/errors.md#memory",
+                )
+
     def _template(self, name: str, path: str) -> None:
         """That there is a template called `name`."""
         if name in self._templates:
@@ -331,7 +355,7 @@ class _Checker:
             return
         changed = overrides.applied(template, override, self._registry)
         after = self._layer(changed, f"layer_templates.{name}")
-        if not sizes_fit or len(before) < len(TEMPLATE_KINDS) or len(after) < len(TEMPLATE_KINDS):
+        if not (sizes_fit and before.keys() >= set(TEMPLATE_KINDS) and after.keys() >= set(TEMPLATE_KINDS)):
             return
         norms = (template.get("norm", {}), changed["norm"])
         positions = tuple(norm.get("position", sections.DEFAULT_NORM_POSITION) for norm in norms)

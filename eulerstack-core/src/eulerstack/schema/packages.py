@@ -13,6 +13,7 @@ PACKAGES: dict[str, dict[str, tuple[str, ...]]] = {
         "position": ("rope", "alibi", "learned", "none"),
         "head": ("causal_lm",),
     },
+    "eulerstack-titans": {"memory": ("associative", "neural_memory", "retrieval")},
     "eulerstack-ttt": {"mixer": ("ttt_layer",)},
 }
 """The words of each package by kind."""

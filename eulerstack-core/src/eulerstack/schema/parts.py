@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from eulerstack.dsl.paths import dotted
 from eulerstack.errors import Collector, Message, msg
+from eulerstack.plugins.memory import check_updating, settle_memory
 from eulerstack.plugins.primitive import Primitive, Problem
 from eulerstack.schema import sections
 from eulerstack.schema.defaults import complete, complete_words
@@ -88,6 +89,8 @@ class Parts:
         embedding = {**self.embedding, **params} if kind == "position" else self.embedding
         context = {"model": self.model, "embedding": embedding, "training_hints": self.training_hints}
         resolved = self.guarded(primitive, path, lambda: dict(primitive.resolve(params, context)))
+        if kind == "memory" and resolved is not None:
+            resolved = dict(settle_memory(resolved))
         return None if resolved is None else Part(kind, path, primitive, resolved, tuple(held.values()))
 
     def _held(self, primitive: Primitive, given: Mapping[str, Any], path: str) -> dict[str, Part] | None:
@@ -106,7 +109,8 @@ class Parts:
     def checks(self, part: Part) -> list[Problem]:
         """What the primitive itself objects to."""
         checks = part.primitive.checks
-        return self.guarded(part.primitive, part.path, lambda: _problems(checks(self.dims, part.params))) or []
+        own = list(check_updating(part.params, "persistence")) if part.kind == "memory" else []
+        return own + (self.guarded(part.primitive, part.path, lambda: _problems(checks(self.dims, part.params))) or [])
 
     def params_count(self, part: Part) -> int:
         """The primitive's parameters in one layer."""

@@ -13,7 +13,7 @@ PLANNED_TYPES: dict[str, tuple[str, ...]] = {
 }
 
 PLANNED_WORDS: dict[str, tuple[str, ...]] = {
-    "layer_templates.<name>": ("memory", "shape_change"),
+    "layer_templates.<name>": ("shape_change",),
     "layer_schedule[]": ("parallel", "merge"),
     "head": ("mtp",),
     "training_hints": ("differentiation_objectives",),

@@ -22,6 +22,7 @@ KINDS_BY_PLACE = {
     "layer_templates.<name>.ffn": "ffn",
     "layer_templates.<name>.norm": "norm",
     "layer_templates.<name>.residual": "residual",
+    "layer_templates.<name>.memory": "memory",
     "layer_schedule[].integrator": "integrator",
     "head": "head",
 }

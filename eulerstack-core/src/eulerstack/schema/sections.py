@@ -160,7 +160,7 @@ def norm_position() -> Schema:
     )
 
 
-def template(mixer: Schema, ffn: Schema, norm: Schema, residual: Schema) -> Schema:
+def template(mixer: Schema, ffn: Schema, norm: Schema, residual: Schema, memory: Schema) -> Schema:
     """One layer template."""
     state = {
         "kv_cache": word("boolean", msg("Whether the mixer keeps keys and values while decoding.")),
@@ -171,6 +171,7 @@ def template(mixer: Schema, ffn: Schema, norm: Schema, residual: Schema) -> Sche
         "ffn": ffn,
         "norm": norm,
         "residual": residual,
+        "memory": memory,
         "state": section(msg("What the mixer keeps while decoding, as a check."), state),
     }
     return section(msg("A named kind of layer."), properties, ("mixer", "ffn"))

@@ -73,7 +73,7 @@ def _typed_parts(data: Spec, registry: Any) -> Iterator[tuple[Path, str, dict[st
             yield ("layer_schedule", index, "integrator"), "integrator", integrator
     templates = data.get("layer_templates")
     for name, template in templates.items() if isinstance(templates, dict) else ():
-        for kind in ("mixer", "ffn", "norm", "residual"):
+        for kind in ("mixer", "ffn", "norm", "residual", "memory"):
             part = template.get(kind) if isinstance(template, dict) else None
             if isinstance(part, dict):
                 yield ("layer_templates", name, kind), kind, part

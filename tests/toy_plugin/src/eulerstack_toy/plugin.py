@@ -19,6 +19,7 @@ from eulerstack_toy.declarations.ema import EMA
 from eulerstack_toy.declarations.ffn import MAXOUT
 from eulerstack_toy.declarations.head import LOW_RANK
 from eulerstack_toy.declarations.integrator import RELAX
+from eulerstack_toy.declarations.memory import AVERAGE
 from eulerstack_toy.declarations.norm import POWER_NORM
 from eulerstack_toy.declarations.position import WAVES
 from eulerstack_toy.declarations.residual import GATED
@@ -58,6 +59,12 @@ def eulerstack_positions() -> list[Primitive]:
 def eulerstack_residuals() -> list[Primitive]:
     """The residual `vendor.toy.gated`."""
     return [GATED]
+
+
+@hookimpl
+def eulerstack_memories() -> list[Primitive]:
+    """The memory `vendor.toy.average`."""
+    return [AVERAGE]
 
 
 @hookimpl

@@ -25,6 +25,13 @@ import torch
 from torch import nn
 from transformers import initialization
 
+from eulerstack.hf.mini_batches import (
+    flags_into_mini_batches,
+    into_mini_batches,
+    mini_batch_targets,
+    places_in_sequence,
+)
+
 TTT_BETAS = (0.9, 0.999)
 TTT_EPSILON = 1e-6
 TTT_WEIGHT_DECAY = 0.01
@@ -110,24 +117,6 @@ def gelu_tanh_slope(inputs: torch.Tensor) -> torch.Tensor:
     scale = (2.0 / torch.pi) ** 0.5
     curve = torch.tanh(scale * (inputs + 0.044715 * inputs**3))
     return 0.5 * (1.0 + curve) + 0.5 * inputs * (1.0 - curve.square()) * scale * (1.0 + 3 * 0.044715 * inputs.square())
-
-
-def places_in_sequence(
-    valid: torch.Tensor, tokens: torch.Tensor | None, sequence_ids: torch.Tensor | None
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """How many tokens of its sequence precede each one, and which tokens begin a packed sequence; (batch, time) each.
-
-    `tokens` (batch,) were seen before; padding (not `valid`) does not count.
-    """
-    before = valid.long().cumsum(-1) - valid.long()
-    past = torch.zeros_like(before[:, :1]) if tokens is None else tokens[:, None]
-    if sequence_ids is None:
-        return before + past, torch.zeros_like(valid)
-    begins = torch.ones_like(valid)
-    begins[:, 1:] = sequence_ids[:, 1:] != sequence_ids[:, :-1]
-    first = sequence_ids == sequence_ids[:, :1]
-    start = torch.where(begins, before, 0).cummax(-1).values
-    return before - start + torch.where(first, past, 0), begins & ~first & valid
 
 
 class TTTLayer(nn.Module):
@@ -272,15 +261,7 @@ class TTTLayer(nn.Module):
             complete = valid & (slots == size - 1)
         else:
             width = size
-            opens = valid & (slots == 0)
-            number = opens.long().cumsum(-1) - 1
-            if known:
-                # The first tokens go on with a mini-batch that was opened before.
-                number = number + (places[:, :1] % size != 0)
-            count = -(-(time + (size - 1 if known else 0)) // size)
-            if packed:
-                count = int(number.max()) + 1
-            target = torch.where(valid, number * size + slots, count * size)
+            target, count = mini_batch_targets(valid, places, size, known, packed)
             streams = tuple(into_mini_batches(stream, target, count * size) for stream in streams)
             taken = flags_into_mini_batches(valid, target, count * size)
             complete = taken.view(batch, count, size)[:, :, -1]
@@ -371,15 +352,3 @@ def adamw_steps(
         mean / (1 - first**number) * (square / (1 - second**number) + TTT_EPSILON).rsqrt() + TTT_WEIGHT_DECAY * fast
         for fast, mean, square in zip(state["fast"], state["mean"], state["square"], strict=True)
     ]
-
-
-def into_mini_batches(stream: torch.Tensor, target: torch.Tensor, length: int) -> torch.Tensor:
-    """(batch, heads, time, width) with each token at its target; what no token takes is 0, what lies behind is lost."""
-    batch, heads, _, width = stream.shape
-    index = target[:, None, :, None].expand(-1, heads, -1, width)
-    return stream.new_zeros(batch, heads, length + 1, width).scatter(2, index, stream)[:, :, :length]
-
-
-def flags_into_mini_batches(flags: torch.Tensor, target: torch.Tensor, length: int) -> torch.Tensor:
-    """(batch, time) of booleans with each token at its target."""
-    return flags.new_zeros(flags.shape[0], length + 1).scatter(1, target, flags)[:, :length]

@@ -1,0 +1,1 @@
+"""The recurrences as naive loops, for tests and readers."""
