@@ -139,9 +139,9 @@ CASES: list[Case] = [
         ("layer_schedule[0].integrator.type", NOT_YET, "Delete integrator"),
     ),
     incompatible(
-        "hints of a later version",
-        appended("training_hints:\n  §differentiation_objectives: {}\n"),
-        ("training_hints.differentiation_objectives", NOT_YET, "Delete differentiation_objectives"),
+        "a probe with nothing to tell apart",
+        appended("training_hints:\n  differentiation_objectives: { usage_probe_coef: §0.1 }\n"),
+        ("training_hints.differentiation_objectives.usage_probe_coef", "no layer routes", "usage_probe_coef: 0"),
     ),
     incompatible(
         "mup without its base",

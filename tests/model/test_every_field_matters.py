@@ -63,6 +63,7 @@ COLUMN = {"name": "all", "templates": ["decoder"]}
 TISSUE = {"columns": [COLUMN]}
 STAGE = {"type": "ode_rk4", "steps": 2, "body": "decoder", "output": "hidden"}
 LAYERNORM = {NORM: {"type": "layernorm"}}
+PROBE = "training_hints.differentiation_objectives.usage_probe_coef"
 PHASES = {
     "execution_modes": [{"name": "think", "max_tokens": 5}, {"name": "answer", "max_tokens": 4}],
     "transition": {"type": "special_token", "token": "<think_end>"},
@@ -189,6 +190,9 @@ CASES: dict[str, Case] = {
     "training_hints.muon.adjust_lr": hint("muon", {"adjust_lr": "original"}, **HYBRID),
     "training_hints.scaling.parametrization": hint("scaling", MUP, "function"),
     "training_hints.scaling.base_width": hint("scaling", {**MUP, "base_width": 9}, "function", scaling=MUP),
+    "training_hints.differentiation_objectives.usage_probe_coef": Case(
+        "loss", {PROBE: 0.3}, {PROBE: 0.1, FFN: {"type": "moe", "experts": 4, "top_k": 2}}
+    ),
     "compatibility.compile_target": Case("refused", {"compatibility.compile_target": "other"}),
     "compatibility.dtype_policy": Case(
         "dtypes", {"compatibility.dtype_policy": "layered_safe"}, {"model.dtype": "bfloat16"}

@@ -176,7 +176,8 @@ def words_of(ir: ModelIR) -> frozenset[str]:
     config = compile_ir(ir)
     architecture = config["architecture"]
     parts = [architecture[part] for part in ("embedding", "position", "blocks", "layers", "final_norm", "head")]
-    return frozenset(_words([*parts, config["layer_types"], list(phases_of(architecture))]))
+    objectives = architecture["training_hints"]["differentiation_objectives"]
+    return frozenset(_words([*parts, config["layer_types"], list(phases_of(architecture)), objectives]))
 
 
 def _words(value: Any) -> Iterator[str]:

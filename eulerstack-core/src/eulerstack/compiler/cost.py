@@ -211,7 +211,8 @@ def model_cost(ir: ModelIR, registry: Registry | None = None, element_bytes: int
     registry = get_registry() if registry is None else registry
     size = ELEMENT_BYTES[ir.model["dtype"]] if element_bytes is None else element_bytes
     dims = dims_of(ir)
-    pricer = _Pricer(registry, dims, size)
+    probed = bool(ir.training_hints["differentiation_objectives"]["usage_probe_coef"])
+    pricer = _Pricer(registry, dims, size, probed)
     known: dict[tuple[int, int], LayerCost] = {}
     by_value: dict[tuple[LayerIR, int], LayerCost] = {}
     layers: list[LayerCost] = []
@@ -246,6 +247,8 @@ class _Pricer:
     registry: Registry
     dims: Dims
     element_bytes: int
+    # Whether a probe guesses which unit made a routed output.
+    probed: bool
 
     def price(self, kind: Kind, node: PrimitiveIR) -> Cost:
         """The price of one primitive."""
@@ -266,8 +269,8 @@ class _Pricer:
         has_ffn = not primitive_of(self.registry, "ffn", layer.ffn.type).absent
         slots = ask(self.registry, residual, tuple, residual.norm_slots, layer.norm.position, has_ffn)
         return LayerCost(
-            self.price("mixer", layer.mixer),
-            self.price("ffn", layer.ffn),
+            self.probed_price("mixer", layer.mixer),
+            self.probed_price("ffn", layer.ffn),
             (self.price("norm", layer.norm),) * len(slots),
             _times(2 if residual.per_branch and has_ffn else 1, self.price("residual", layer.residual)),
             tuple(self.price("mixer", each) for each in layer.mixer.held.values()),
@@ -276,6 +279,15 @@ class _Pricer:
             () if layer.depth_gating is None else self.positions_of_gated(layer),
             Cost() if layer.memory is None else self.price("memory", layer.memory),
         )
+
+    def probed_price(self, kind: Kind, node: PrimitiveIR) -> Cost:
+        """The price of a primitive and of the probe on its units, which no token touches outside of training."""
+        cost = self.price(kind, node)
+        primitive = primitive_of(self.registry, kind, node.type)
+        units = ask(self.registry, primitive, int, primitive.routed_units, node.params) if self.probed else 0
+        if units < 2:
+            return cost
+        return replace(cost, params=cost.params + units * (self.dims.d_model + 1), active_params=cost.active)
 
     def stage(self, stage: IntegratorIR) -> Iterator[Cost]:
         """What a stage that holds layers costs beside them, in one pass."""

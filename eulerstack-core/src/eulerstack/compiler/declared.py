@@ -4,7 +4,7 @@
     features       of a mixer: the `Features` that differ from their defaults
     holds          of a mixer that holds others: the parameter under which they stand, nodes like it
     absent         of a feed-forward block that a layer does without: true
-    routes         of a feed-forward block that reports what its routing adds to the loss: true
+    routes         of a mixer or a feed-forward block that reports what its routing adds to the loss: true
     norms          of a residual: the names of the norms that its layer holds
     residual_streams  of a residual with several streams: how many
     place          of a position that acts on embeddings or scores: which
@@ -52,8 +52,12 @@ def architecture_of(ir: ModelIR) -> dict[str, Any]:
     for kind, node in _nodes(architecture):
         if variant := registry.get(kind, node["type"]).variant(node["params"]):
             node["class"] = variant
+    probed = bool(architecture["training_hints"]["differentiation_objectives"]["usage_probe_coef"])
     for block in architecture["blocks"]:
         _write_block(registry, dims, block)
+        mixer = registry.get("mixer", block["mixer"]["type"])
+        if probed and units_of(registry, mixer, block["mixer"]["params"]) > 1:
+            block["mixer"]["routes"] = True
     for written, stage in zip(architecture["layers"], ir.stages, strict=True):
         if (evaluations := evaluations_of(registry, stage)) != 1:
             written["evaluations"] = evaluations
@@ -114,6 +118,11 @@ def _write_block(registry: Registry, dims: Dims, block: dict[str, Any]) -> None:
 def streams_of(registry: Registry, residual: Primitive, params: Params) -> int:
     """How many streams a residual declares. Errors: CompatibilityError that names its plugin when that fails."""
     return ask(registry, residual, int, residual.streams, params)
+
+
+def units_of(registry: Registry, primitive: Primitive, params: Params) -> int:
+    """How many units a primitive routes to. Errors: CompatibilityError that names its plugin when that fails."""
+    return ask(registry, primitive, int, primitive.routed_units, params)
 
 
 def held_nodes(node: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -71,13 +71,14 @@ class EulerStackLayer(GradientCheckpointingLayer):
         self.mixer = primitive_class("mixer", mixer)(config, mixer["params"], layer_idx)
         # None where the layer is its mixer alone.
         self.ffn: Any = None if ffn.get("absent") else primitive_class("ffn", ffn)(config, ffn["params"])
-        self.ffn_routes = ffn.get("routes", False)
+        # The parts that report what their routing adds to the loss.
+        self.routed = [name for name, part in (("mixer", mixer), ("ffn", ffn)) if part.get("routes")]
         gating = block.get("depth_gating")
         self.depth_gate = (
             None if gating is None else WRAPPERS["depth_gating"](config, gating, slots_from(layer_idx, block))
         )
         # Whether a pass returns what its choices add to the loss, too.
-        self.routes = self.ffn_routes or self.depth_gate is not None
+        self.routes = bool(self.routed) or self.depth_gate is not None
         self.residual = primitive_class("residual", residual)(
             config, residual["params"], norm["position"], self.ffn is not None
         )
@@ -121,7 +122,7 @@ class EulerStackLayer(GradientCheckpointingLayer):
         token_ids: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-        """The stream after mixer and feed-forward block; what the latter's routing adds to the loss, and its load."""
+        """The stream after mixer and feed-forward block; what their routing adds to the loss, and the latter's load."""
 
         def mixer(branch: torch.Tensor) -> torch.Tensor:
             output = self.mixer(
@@ -133,15 +134,20 @@ class EulerStackLayer(GradientCheckpointingLayer):
                 return output
             return output + self.memory(branch, attention_mask=kept_tokens, **kwargs)
 
-        if not self.ffn_routes:
+        if not self.routed:
             return self.residual(self, hidden_states, mixer), None, None
-        self.ffn.begin(kept_tokens, token_ids, kwargs.get("sequence_ids"))
+        parts = [self.get_submodule(name) for name in self.routed]
+        for part in parts:
+            part.begin(kept_tokens, token_ids, kwargs.get("sequence_ids"))
         hidden_states = self.residual(self, hidden_states, mixer)
-        return hidden_states, *self.ffn.finish()
+        losses, loads = zip(*(part.finish() for part in parts), strict=True)
+        found = [loss for loss in losses if loss is not None]
+        # A mixer has no load.
+        return hidden_states, sum(found) if found else None, loads[-1]
 
     def correct(self) -> None:
         """Lets the router learn from the load of the last pass, before its next one while training."""
-        if self.ffn_routes:
+        if "ffn" in self.routed:
             self.ffn.correct()
 
 

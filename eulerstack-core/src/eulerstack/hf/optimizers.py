@@ -7,8 +7,9 @@
 Everything follows from the config and the modules, so it holds for a compiled model, a loaded export and one that a
 training program has wrapped.
 
-Learning rates under µP, for m = d_model / base_width: AdamW's divided by m for hidden matrices and routers, whose
-decay is multiplied by m so that both together stay; Muon's as the table `_muon_width_factor` says; all others as ever.
+Learning rates under µP, for m = d_model / base_width: AdamW's divided by m for hidden matrices, routers and probes,
+whose decay is multiplied by m so that both together stay; Muon's as the table `_muon_width_factor` says; all others as
+ever.
 
 Source: Yang et al. 2022, arXiv:2203.03466, table 8; Muon: Jordan et al. 2024; its sizes: Liu et al. 2025,
         arXiv:2502.16982, and the spectral condition of Yang et al. 2023, arXiv:2310.17813
@@ -26,6 +27,8 @@ from eulerstack.hf.roles import HIDDEN_ROLES, MATRIX_ROLES, parameter_roles
 
 # Decayed with the others, but vectors to Muon: tables of which one row is used at a time.
 TABLE_ROLES = frozenset({"embedding", "readout"})
+# Matrices whose inputs alone grow with the width.
+FEW_OUTPUTS = frozenset({"router", "probe"})
 
 
 def compiled_model(model: nn.Module) -> nn.Module:
@@ -107,7 +110,7 @@ def _group(parameter: torch.Tensor, role: str, entry: dict[str, Any], architectu
             factor = _muon_width_factor(role, muon["adjust_lr"], width_multiplier(architecture))
     else:
         own = {"betas": tuple(hints["betas"])}
-        if role in HIDDEN_ROLES or role == "router":
+        if role in HIDDEN_ROLES | FEW_OUTPUTS:
             factor = 1 / width_multiplier(architecture)
     multiplier = entry.get("lr_multiplier", 1.0) * (hints["router_lr_multiplier"] if role == "router" else 1.0)
     return {
@@ -130,7 +133,7 @@ def _muon_width_factor(role: str, adjust_lr: str, width: float) -> float:
     """
     if role in TABLE_ROLES:
         return width**0.5 if adjust_lr == "original" else 1.0
-    if role == "router":
+    if role in FEW_OUTPUTS:
         return width**-0.5 if adjust_lr == "original" else 1 / width
     return 1.0 if adjust_lr == "original" else width**-0.5
 

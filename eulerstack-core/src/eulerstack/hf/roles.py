@@ -9,7 +9,8 @@ nearest to the parameter counts. What nobody declares goes by the type of its mo
     vector     everything else, whatever its shape: biases, gates, decays, short convolutions
 
 Only by declaration: `query` (hidden, makes queries), `output` (hidden, writes to the residual stream), `router`
-(chooses experts, branches or layers, or weighs streams: only its inputs grow), `readout` (the head's table).
+(chooses experts, branches or layers, or weighs streams: only its inputs grow), `probe` (guesses where its input comes
+from: likewise), `readout` (the head's table).
 """
 
 from typing import Any
@@ -17,10 +18,10 @@ from typing import Any
 import torch
 from torch import nn
 
-PARAMETER_ROLES = ("hidden", "query", "output", "router", "embedding", "readout", "norm", "vector")
+PARAMETER_ROLES = ("hidden", "query", "output", "router", "probe", "embedding", "readout", "norm", "vector")
 # Both sides of these grow with the width.
 HIDDEN_ROLES = frozenset({"hidden", "query", "output"})
-MATRIX_ROLES = HIDDEN_ROLES | {"router", "embedding", "readout"}
+MATRIX_ROLES = HIDDEN_ROLES | {"router", "probe", "embedding", "readout"}
 # What `dtype_policy: layered_safe` keeps in float32.
 SAFE_ROLES = frozenset({"norm", "router"})
 

@@ -184,6 +184,10 @@ def _always(params: Params) -> bool:
     return True
 
 
+def _no_units(params: Params) -> int:
+    return 0
+
+
 def _one(params: Params) -> int:
     """1."""
     return 1
@@ -235,6 +239,9 @@ class Primitive:
     absent      the layer has no such part (ffns only); then there is no class, and `module` is ""
     routes    the module chooses what to compute for each token and reports what that adds to the loss (ffns only): it
               has `begin`, `finish`, `note_load` and `correct`, see docs/writing-a-plugin.md
+    routed_units  params -> how many units (experts, branches) the module chooses among or weighs for each token; 0: it
+              routes nothing. Where a spec asks for a usage probe its class makes one and has `begin` and `finish`
+              (mixers and ffns), see docs/writing-a-plugin.md. The core counts the probe's parameters
     place     where a position acts (positions only)
     config_fields  (params, model) -> config.json's names, in transformers' spelling, for what the primitive says; the
               first layer speaks for all layers
@@ -272,6 +279,7 @@ class Primitive:
     stream_ends_cost: Callable[[Dims, Params, int], Cost] = _free
     absent: bool = False
     routes: bool = False
+    routed_units: Callable[[Params], int] = _no_units
     place: PositionPlace = "mixers"
     config_fields: Callable[[Params, Mapping[str, Any]], Mapping[str, Any]] = _no_fields
     tensor_parallel: Callable[[Params], Mapping[str, str]] | None = None

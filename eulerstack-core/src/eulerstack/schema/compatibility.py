@@ -18,7 +18,7 @@ from eulerstack.schema.parts import Part, Parts
 from eulerstack.schema.phase_checks import check_phases
 from eulerstack.schema.planned import is_planned_type, is_planned_word
 from eulerstack.schema.stages import scheduled_templates
-from eulerstack.schema.training_checks import check_quantization, check_tissue, check_training_hints
+from eulerstack.schema.training_checks import check_probe, check_quantization, check_tissue, check_training_hints
 from eulerstack.schema.words import FOREIGN_VALUES, one_of
 from eulerstack.schema.wrapping_checks import check_depth_gating
 
@@ -75,7 +75,13 @@ class _Checker:
             if word in ("template", "body")
             if isinstance(value, str)
         }
+        check_probe(self._spec.get("training_hints", {}), any(map(self._routes, scheduled)), self._problems)
         check_tissue(self._spec.get("tissue", {}), self._templates, scheduled, self._problems)
+
+    def _routes(self, template: str) -> bool:
+        """Whether a layer of this template chooses among several experts or branches; True where nobody can say."""
+        parts = self._layers.get(template, {})
+        return len(parts) < len(TEMPLATE_KINDS) or any(self._parts.units(part) > 1 for part in parts.values())
 
     def _add(self, path: str, what: Message, fix: Message, see: str) -> None:
         self._problems.add(path, what, fix, see)

@@ -118,6 +118,11 @@ class Parts:
         own = self.guarded(part.primitive, part.path, lambda: int(cost(self.dims, part.params, 2).params)) or 0
         return own + sum(map(self.params_count, part.held))
 
+    def units(self, part: Part) -> int:
+        """How many experts or branches the primitive routes to."""
+        routed_units = part.primitive.routed_units
+        return self.guarded(part.primitive, part.path, lambda: int(routed_units(part.params))) or 0
+
     def norm_count(self, residual: Part, position: str, has_ffn: bool) -> int:
         """The norms that a layer of this residual holds."""
         slots = residual.primitive.norm_slots

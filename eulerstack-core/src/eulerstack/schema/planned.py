@@ -16,7 +16,6 @@ PLANNED_WORDS: dict[str, tuple[str, ...]] = {
     "layer_templates.<name>": ("shape_change",),
     "layer_schedule[]": ("parallel", "merge"),
     "head": ("mtp",),
-    "training_hints": ("differentiation_objectives",),
 }
 
 

@@ -18,7 +18,7 @@ INIT_SCHEMES = (
     "xavier_uniform",
     "orthogonal",
 )
-ROLES = ("hidden", "query", "output", "router", "embedding", "readout", "norm", "vector")
+ROLES = ("hidden", "query", "output", "router", "probe", "embedding", "readout", "norm", "vector")
 OPTIMIZERS = ("adamw", "muon", "hybrid")
 CONNECTIVITY = ("none", "ring", "full", "feedforward")
 QUANT_SCOPES = ("all", "mixer", "ffn")
@@ -113,6 +113,7 @@ def training_hints() -> Schema:
         ),
         "muon": _muon(),
         "scaling": _scaling(),
+        "differentiation_objectives": _differentiation_objectives(),
     }
     return section(msg("Hints for training."), properties)
 
@@ -197,6 +198,23 @@ def _scaling() -> Schema:
         ),
     }
     return section(msg("How hints tuned at one width hold at another."), properties, default={})
+
+
+def _differentiation_objectives() -> Schema:
+    properties = {
+        "usage_probe_coef": word(
+            "number",
+            msg(
+                "Factor on the cross-entropy of a linear probe that guesses from the output of an expert or a branch "
+                "which one has made it; it trains both. 0: there is no probe."
+            ),
+            minimum=0,
+            maximum=1000,
+            default=0.0,
+            examples=[0.01],
+        ),
+    }
+    return section(msg("What makes experts and branches differ."), properties, default={})
 
 
 def compatibility() -> Schema:

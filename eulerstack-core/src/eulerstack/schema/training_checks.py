@@ -15,6 +15,7 @@ from eulerstack.schema.words import one_of
 
 SEE_SCALING = "reference/errors.md#scaling"
 SEE_OPTIMIZER = "reference/errors.md#optimizer"
+SEE_PROBE = "reference/errors.md#usage-probe"
 SEE_QUANTIZATION = "reference/errors.md#quantization"
 SEE_TISSUE = "reference/errors.md#tissue"
 
@@ -46,6 +47,17 @@ def check_training_hints(hints: Mapping[str, Any], d_model: int, problems: Colle
             msg("muon has words here, but no parameter is trained with it"),
             msg("Type optimizer: hybrid, or delete muon"),
             SEE_OPTIMIZER,
+        )
+
+
+def check_probe(hints: Mapping[str, Any], is_routed: bool, problems: Collector) -> None:
+    """That there is something for a usage probe to tell apart; `is_routed` says so."""
+    if hints.get("differentiation_objectives", {}).get("usage_probe_coef") and not is_routed:
+        problems.add(
+            "training_hints.differentiation_objectives.usage_probe_coef",
+            msg("no layer routes its tokens to experts or branches that a probe could tell apart"),
+            msg("Type usage_probe_coef: 0, or use ffn: moe or mixer: branched"),
+            SEE_PROBE,
         )
 
 

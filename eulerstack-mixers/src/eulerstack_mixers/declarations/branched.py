@@ -76,6 +76,7 @@ BRANCHED = Primitive(
     reference="eulerstack_mixers.reference.branched:branched",
     schema={"type": "object", "properties": {"selector": SELECTOR}},
     holds=Held("branches", "Mixers, each under a name of its own.", least=2, submodule="branch_{name}"),
+    routed_units=lambda params: len(params["branches"]),
     checks=checks,
     cost=cost,
 )

@@ -277,6 +277,7 @@ MOE = Primitive(
     checks=checks,
     cost=cost,
     routes=True,
+    routed_units=lambda params: params["experts"],
     config_fields=lambda params, model: {
         **hidden_act(params, model),
         "num_experts": params["experts"],

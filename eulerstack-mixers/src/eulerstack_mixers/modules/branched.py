@@ -22,6 +22,7 @@ import torch
 from torch import nn
 
 from eulerstack.hf.primitives import primitive_class
+from eulerstack.hf.usage_probe import usage_probe
 
 
 class BranchSelector(nn.Module):
@@ -58,6 +59,16 @@ class Branched(nn.Module):
             self.add_module(f"branch_{name}", primitive_class("mixer", branch)(config, branch["params"], slot))
         top_k = selector["top_k"] if selector["type"] == "top_k" else len(branches)
         self.selector = BranchSelector(config.hidden_size, len(branches), top_k)
+        # Tells branches apart by their outputs, where the spec asks for it.
+        self.usage_probe = usage_probe(config, len(branches))
+
+    def begin(self, kept: torch.Tensor | None, token_ids: Any = None, sequence_ids: Any = None) -> None:
+        """`kept` (batch, time) is 0 at padding, which counts in no loss. Called where there is a probe alone."""
+        self.usage_probe.begin(kept)
+
+    def finish(self) -> tuple[torch.Tensor | None, None]:
+        """While training: what the probe adds to the loss."""
+        return self.usage_probe.finish(), None
 
     def forward(
         self, hidden_states: torch.Tensor, position_embeddings: Any, attention_mask: Any, **kwargs: Any
@@ -66,9 +77,15 @@ class Branched(nn.Module):
         shares, chosen = self.selector(hidden_states)
         weights = (shares * chosen).to(hidden_states.dtype).split(1, dim=-1)
         mixed = torch.zeros_like(hidden_states)
-        for name, weight, rotation, mask in zip(self.names, weights, position_embeddings, attention_mask, strict=True):
+        for index, name in enumerate(self.names):
             branch = self.get_submodule(f"branch_{name}")
+            rotation, mask = position_embeddings[index], attention_mask[index]
             output = branch(hidden_states, position_embeddings=rotation, attention_mask=mask, **kwargs)
             # Attention returns its weights too.
-            mixed = mixed + weight * (output[0] if isinstance(output, tuple) else output)
+            output = output[0] if isinstance(output, tuple) else output
+            if self.training and self.usage_probe is not None:
+                rows = torch.arange(output[..., 0].numel(), device=output.device)
+                unit = torch.full_like(rows, index)
+                self.usage_probe.read(output.flatten(0, -2), unit, rows, chosen[..., index].flatten())
+            mixed = mixed + weights[index] * output
         return mixed

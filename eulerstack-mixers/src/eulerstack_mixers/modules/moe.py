@@ -21,6 +21,7 @@ from torch import nn
 from transformers import initialization
 
 from eulerstack.hf.tables import ByName
+from eulerstack.hf.usage_probe import usage_probe
 from eulerstack_mixers.modules.activations import ACTIVATIONS
 from eulerstack_mixers.modules.expert_capacity import CAPACITY_POLICIES
 from eulerstack_mixers.modules.grouped import grouped_linear
@@ -158,6 +159,8 @@ class Experts(nn.Module):
         self.register_parameter(self.first, nn.Parameter(torch.empty(n_experts, height, width)))
         self.down_proj = nn.Parameter(torch.empty(n_experts, width, inner))
         self.activation = ACTIVATIONS[params["activation"]]
+        # Tells experts apart by their outputs, where the spec asks for it.
+        self.usage_probe: Any = None
 
     def initialize(self, initializer_range: float) -> None:
         for weight in (getattr(self, self.first), self.down_proj):
@@ -194,6 +197,8 @@ class Experts(nn.Module):
         ends = sizes.cumsum(0).int()
         inner = self.between(grouped_linear(hidden_states[tokens], getattr(self, self.first), ends))
         outputs = grouped_linear(inner, self.down_proj, ends)
+        if self.training and self.usage_probe is not None:
+            self.usage_probe.read(outputs, flat[order], tokens)
         outputs = (outputs * weights.flatten()[order].unsqueeze(-1)).to(hidden_states.dtype)
         return torch.zeros_like(hidden_states).index_add(0, tokens, outputs)
 
@@ -238,6 +243,7 @@ class MixtureOfExperts(nn.Module):
         width = config.hidden_size
         self.router = ExpertRouter(config, params)
         self.experts = Experts(params["experts"], width, params["d_expert"], params)
+        self.experts.usage_probe = usage_probe(config, params["experts"])
         self.shared = SharedExperts(width, params["d_shared"], params) if params["shared_experts"] else None
         self.load_balance_coef, self.z_loss = params["load_balance_coef"], params["z_loss"]
         self.sequence_coef = params["balance"]["sequence_aux_coef"]
@@ -270,10 +276,15 @@ class MixtureOfExperts(nn.Module):
         self.kept, self.sequence_ids = kept, sequence_ids
         self.token_ids = None if token_ids is None else token_ids.flatten()
         self.loss = self.load = None
+        if self.experts.usage_probe is not None:
+            self.experts.usage_probe.begin(kept)
 
     def finish(self) -> tuple[torch.Tensor | None, torch.Tensor | None]:
         """While training: what is to be added to the loss, and how many tokens each expert was given."""
-        report = self.loss, self.load
+        loss = self.loss
+        if loss is not None and self.experts.usage_probe is not None:
+            loss = loss + self.experts.usage_probe.finish()
+        report = loss, self.load
         self.kept = self.token_ids = self.sequence_ids = self.loss = self.load = None
         return report
 
