@@ -208,7 +208,9 @@ def test_findings_name_the_branch() -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [{"kind": "ffn"}, {"schema": None}, {"cache": lambda params: CacheLayer("x")}], ids=str
+    "words",
+    [{"kind": "ffn"}, {"schema": None}, {"cache": lambda params: CacheLayer("x")}],
+    ids=lambda words: next(iter(words)),
 )
 def test_a_holder_must_be_a_mixer_with_a_block_and_no_cache(words: dict[str, Any]) -> None:
     import pluggy

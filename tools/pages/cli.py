@@ -46,6 +46,7 @@ EXIT_CODES = """\
 | 0 | done; findings of `--report` are warnings and keep it 0 |
 | 1 | the spec, the installation or the output has problems |
 | 2 | the command line itself is wrong |
+| 3 | `diff` found that the models differ |
 | 130 | interrupted |
 | 141 | the reader of a pipe went away |"""
 

@@ -1,7 +1,7 @@
 """The command `eulerstack`.
 
 Exit codes: 0 done; 1 the spec, the installation or the output has problems (three lines each on standard error);
-2 the command line itself is wrong; 130 interrupted; 141 the reader of a pipe went away.
+2 the command line itself is wrong; 3 `diff` found a difference; 130 interrupted; 141 the reader of a pipe went away.
 """
 
 from __future__ import annotations
@@ -49,8 +49,7 @@ def _guarded(arguments: list[str]) -> int:
         activate(_language(arguments))
         from eulerstack.cli.application import run
 
-        run(arguments)
-        return 0
+        return run(arguments)
     except EulerStackError as error:
         failures.report(error.diagnostics, settings.max_errors)
         return failures.FAILED

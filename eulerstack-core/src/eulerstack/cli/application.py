@@ -15,15 +15,15 @@ from eulerstack.i18n import gettext as _
 PROGRAM = "eulerstack"
 
 
-def run(arguments: Sequence[str]) -> None:
-    """Parses `arguments` and runs the command; raises the parser's and the command's exceptions."""
+def run(arguments: Sequence[str]) -> int:
+    """Runs the command that `arguments` say and returns its exit code; raises the parser's and the command's errors."""
     command = get_command(build())
     try:
         with command.make_context(PROGRAM, list(arguments)) as context:
             command.invoke(context)
     except typer.Exit as end:
-        if end.exit_code:
-            raise
+        return end.exit_code
+    return 0
 
 
 def root(
@@ -46,11 +46,13 @@ def root(
 
 def build() -> typer.Typer:
     """The application, with every sentence in the language that is active now."""
-    from eulerstack.cli import compile, explain, exporting, importing, plugins, presets, schema, validate
+    from eulerstack.cli import compile, diff, explain, exporting, importing, plugins, presets, schema, validate
 
     app = _group(
         _("An architecture description language for LLMs: one YAML spec in, one HuggingFace model out."),
-        epilog=_("Exit codes: 0 done, 1 problems found, 2 wrong command line. EULERSTACK_LANG sets the language."),
+        epilog=_(
+            "Exit codes: 0 done, 1 problems, 2 wrong command line, 3 models differ. EULERSTACK_LANG sets the language."
+        ),
     )
     app.callback(invoke_without_command=True)(root)
     app.command("validate", cls=Command, help=_("Check a spec."))(validate.validate)
@@ -58,6 +60,7 @@ def build() -> typer.Typer:
     app.command(
         "compile", cls=Command, help=_("Turn a spec into a HuggingFace model directory or a JSON configuration.")
     )(compile.compile_spec)
+    app.command("diff", cls=Command, help=_("Show how two models differ, in architecture and in price."))(diff.diff)
     app.command("schema", cls=Command, help=_("Show the words of the language."))(schema.schema)
     app.command("import", cls=Command, help=_("Turn a HuggingFace checkpoint into a spec and converted weights."))(
         importing.import_directory

@@ -13,6 +13,7 @@ from eulerstack.errors import Diagnostic, Message, msg
 DEFAULT_MAX_ERRORS = 20
 FAILED = 1
 MISUSED = 2
+DIFFERENT = 3
 INTERRUPTED = 130
 PIPE_CLOSED = 141
 
