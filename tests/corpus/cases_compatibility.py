@@ -134,9 +134,9 @@ CASES: list[Case] = [
         ("execution_modes[0].per_token_rationale", "needs a phase after it", "per_token_rationale: false"),
     ),
     incompatible(
-        "a stage of a later version",
-        schedule("- integrator: {type: §ode_rk4, steps: 4, body: decoder}"),
-        ("layer_schedule[0].integrator.type", NOT_YET, "Delete integrator"),
+        "a near-miss integrator",
+        schedule("- integrator: {type: §ode_rk, steps: 4, body: decoder}"),
+        ("layer_schedule[0].integrator.type", "provides the integrator ode_rk", "type: ode_rk4"),
     ),
     incompatible(
         "a probe with nothing to tell apart",

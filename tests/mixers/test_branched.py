@@ -148,6 +148,30 @@ def test_the_config_names_a_slot_for_each_branch() -> None:
     assert config["layer_types"][1:4] == ["full_attention", "sliding_attention", "eulerstack_state"]
 
 
+@pytest.mark.parametrize("name", ["branched", "branched_attention", "branched_hybrid"])
+def test_the_whole_forward_and_a_static_step_compile_into_one_graph(name: str) -> None:
+    model = built(VARIANTS[name])
+    ids = tokens(batch=1, time=6)
+    options = {"max_new_tokens": 5, "do_sample": False, "pad_token_id": 0}
+    with torch.no_grad():
+        expected, generated = model(ids, use_cache=False).logits, model.generate(ids, **options)
+        compiled = torch.compile(model, fullgraph=True, backend="eager")
+        torch.testing.assert_close(compiled(ids, use_cache=False).logits, expected, atol=1e-5, rtol=0)
+        model.forward = torch.compile(model.forward, fullgraph=True, backend="eager")
+        assert torch.equal(model.generate(ids, cache_implementation="static", **options), generated)
+    torch._dynamo.reset()
+
+
+def test_branches_of_attention_can_be_rolled_back_and_states_say_that_they_can_not() -> None:
+    assistant = built(changed(tiny_spec(), {"layer_schedule.0.repeat": 1}))
+    ids = tokens(batch=1, time=6)
+    options = {"max_new_tokens": 8, "do_sample": False, "pad_token_id": 0}
+    model = built(VARIANTS["branched_attention"])
+    assert torch.equal(model.generate(ids, assistant_model=assistant, **options), model.generate(ids, **options))
+    with pytest.raises((RuntimeError, ValueError), match="roll|stateful|recurrent|assisted"):
+        built(VARIANTS["branched"]).generate(ids, assistant_model=assistant, **options)
+
+
 def test_attention_in_a_branch_is_split_like_attention_alone() -> None:
     plan = tensor_parallel_plan(es.normalize_to_ir(spec()))
     assert plan["layers.*.mixer.branch_near.q_proj"] == "colwise"

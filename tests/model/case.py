@@ -8,8 +8,12 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Case:
-    """What happens when `changes` are made to the tiny spec after `given` (which both sides have)."""
+    """What happens when `changes` are made to the tiny spec after `given` (which both sides have).
+
+    `needs` is a package without which no model can be built of it.
+    """
 
     effect: str  # one of `tests.model.effects.EFFECTS`, which says what each takes
     changes: dict[str, Any]
     given: dict[str, Any] = field(default_factory=dict)
+    needs: str = ""

@@ -34,6 +34,8 @@ Spec = dict[str, Any]
 
 def check(case: Case) -> None:
     """Fails unless the case's changes have its effect."""
+    if case.needs:
+        pytest.importorskip(case.needs)
     before = changed(tiny_spec(), case.given)
     EFFECTS[case.effect](before, changed(before, case.changes), case)
 

@@ -61,7 +61,6 @@ HYBRID = {"optimizer": "hybrid"}
 MUP = {"parametrization": "mup", "base_width": 12}
 COLUMN = {"name": "all", "templates": ["decoder"]}
 TISSUE = {"columns": [COLUMN]}
-STAGE = {"type": "ode_rk4", "steps": 2, "body": "decoder", "output": "hidden"}
 LAYERNORM = {NORM: {"type": "layernorm"}}
 PROBE = "training_hints.differentiation_objectives.usage_probe_coef"
 PHASES = {
@@ -145,11 +144,6 @@ CASES: dict[str, Case] = {
             }
         },
     ),
-    # What no plugin of ours provides yet is refused by its type, whatever the other words say.
-    **{
-        f"layer_schedule.integrator.{word}": Case("refused", {"layer_schedule": [{"integrator": STAGE}]})
-        for word in ("type", "steps", "body", "output")
-    },
     "layer_schedule.repeat": Case("parameters", {"layer_schedule.0.repeat": 2}),
     "override.residual.scaling": Case("function", {"layer_schedule.0.override": {"residual": {"scaling": 0.25}}}),
     "override.attention.window": Case("function", {"layer_schedule.0.override": {"attention": {"window": 4}}}),

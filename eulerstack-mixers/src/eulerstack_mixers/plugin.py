@@ -9,6 +9,7 @@ from eulerstack_mixers.declarations.gated_mlp import GATED_MLP
 from eulerstack_mixers.declarations.heads import CAUSAL_LM
 from eulerstack_mixers.declarations.hyena import HYENA
 from eulerstack_mixers.declarations.hyper_connection import HYPER_CONNECTION, HYPER_CONNECTION_RULES
+from eulerstack_mixers.declarations.integrators import INTEGRATORS
 from eulerstack_mixers.declarations.latent_rules import LATENT_RULES
 from eulerstack_mixers.declarations.mamba import MAMBA
 from eulerstack_mixers.declarations.mlp import MLP
@@ -56,6 +57,12 @@ def eulerstack_residuals() -> tuple[Primitive, ...]:
 def eulerstack_heads() -> tuple[Primitive, ...]:
     """Output heads."""
     return (CAUSAL_LM,)
+
+
+@hookimpl
+def eulerstack_integrators() -> tuple[Primitive, ...]:
+    """Stages that apply a layer several times."""
+    return INTEGRATORS
 
 
 @hookimpl

@@ -145,7 +145,7 @@ def _layers(ir: ModelIR, cost: ModelCost, length: int) -> list[dict[str, Any]]:
     for (layer, stage), run in groupby(places):
         count = sum(1 for _ in run)
         price = cost.layers[first]
-        alone = ModelCost(embedding=0, positions=Cost(), layers=(price,), final_norm=0, head=Cost())
+        alone = ModelCost(embedding=0, positions=Cost(), layers=(price,), final_norm=0, head=Cost(), cached=cost.cached)
         groups.append(
             {
                 "first": first,

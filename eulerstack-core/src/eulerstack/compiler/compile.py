@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eulerstack.compiler.declared import architecture_of, evaluated_layers, features_of
+from eulerstack.compiler.declared import architecture_of, features_of, is_cached, layers_of_slots
 from eulerstack.compiler.extensions import compiled_extensions
 from eulerstack.compiler.targets import write_target
 from eulerstack.compiler.tissue import tissue_map
@@ -38,8 +38,7 @@ def compile_ir(ir: ModelIR) -> dict[str, Any]:
     owners = [
         # A memory is given the tokens that its layer processes, and keeps nothing of the others.
         (kind, node, kind == "mixer" and layer.depth_gating is not None)
-        for layer, evaluations in evaluated_layers(ir)
-        for _ in range(evaluations)
+        for layer in layers_of_slots(ir)
         for kind, node in _slot_owners(layer)
     ]
     caches = [_cache_of(kind, node) for kind, node, _ in owners]
@@ -56,7 +55,7 @@ def compile_ir(ir: ModelIR) -> dict[str, Any]:
         "layer_types": [_layer_type(cache, sliding_window, own) for cache, own in zip(caches, gated, strict=True)],
         "sliding_window": sliding_window,
         "tensor_parallel_plan": tensor_parallel_plan(ir),
-        "use_cache": True,
+        "use_cache": all(is_cached(get_registry(), stage) for stage in ir.stages),
         "tissue": tissue_map(ir),
         "v1_extensions": {**compiled_extensions(ir), **phases_of(architecture)},
         "architecture": architecture,

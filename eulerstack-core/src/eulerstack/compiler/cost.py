@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Literal
 
-from eulerstack.compiler.declared import evaluations_of
+from eulerstack.compiler.declared import evaluations_of, is_cached
 from eulerstack.ir.dims import dims_of
 from eulerstack.ir.lookup import primitive_of
 from eulerstack.ir.types import IntegratorIR, LayerIR, ModelIR, PrimitiveIR
@@ -87,6 +87,7 @@ class ModelCost:
     stages      what stages that hold several layers cost beside these
     final_norm  parameters of the norm before the head
     head        the head's price, that of `lm_head` included; 0 parameters when it has none beside the embedding's table
+    cached      whether it decodes from a cache; if not, every token is decoded from the whole sequence
     """
 
     embedding: int
@@ -96,6 +97,7 @@ class ModelCost:
     head: Cost
     stream_ends: tuple[Cost, ...] = ()
     stages: tuple[Cost, ...] = ()
+    cached: bool = True
 
     @property
     def total(self) -> int:
@@ -129,26 +131,33 @@ class ModelCost:
             tokens = share * context if cost.state_window is None else min(share * context, cost.state_window)
             return cost.state_bytes_fixed + round(cost.state_bytes_per_token * tokens)
 
-        return batch * self._sum(stored, every_evaluation=True)
+        return batch * self._sum(stored, every_evaluation=True) if self.cached else 0
 
     @property
     def cache_bytes_per_token(self) -> int:
         """Bytes by which a sequence's cache grows with a token; under a window as long as it is not full."""
+        if not self.cached:
+            return 0
         return self._sum(lambda cost, share: round(share * cost.state_bytes_per_token), every_evaluation=True)
 
     @property
     def cache_bytes_fixed(self) -> int:
         """Bytes of a sequence's cache that do not grow with its tokens."""
+        if not self.cached:
+            return 0
         return self._sum(lambda cost, share: cost.state_bytes_fixed, every_evaluation=True)
 
     def flops_per_token(self, context: int, phase: Literal["decode", "prefill"] = "decode") -> float:
         """FLOPs of one token's forward pass, head included.
 
-        decode: of the token that is the last of `context` tokens, the earlier ones being cached.
+        decode: of the token that is the last of `context` tokens, the earlier ones being cached, or computed again
+        where there is no cache; the head is applied to this token alone.
         prefill: the mean over all tokens of a sequence of `context` tokens processed at once, each of which sees
         itself and the earlier ones; a training step costs three times this (forward, and twice that backward).
         """
         if phase == "decode":
+            if not self.cached:
+                return replace(self, head=Cost()).prefill_flops(context) + _decoded(self.head, context)
             return self._sum(
                 lambda cost, share: round(share * _decoded(cost, coming(context, share))), every_evaluation=True
             )
@@ -232,6 +241,7 @@ def model_cost(ir: ModelIR, registry: Registry | None = None, element_bytes: int
         head=pricer.head(ir),
         stream_ends=tuple(pricer.stream_ends([stage if isinstance(stage, LayerIR) else None for stage in ir.stages])),
         stages=tuple(cost for stage in ir.stages if isinstance(stage, IntegratorIR) for cost in pricer.stage(stage)),
+        cached=all(is_cached(registry, stage) for stage in ir.stages),
     )
 
 

@@ -9,6 +9,7 @@
     residual_streams  of a residual with several streams: how many
     place          of a position that acts on embeddings or scores: which
     evaluations    of an integrator's stage: how often each of its layers is evaluated, where that is not once
+    cached         of an integrator's stage that no cache serves: false; its layers then have one slot each
     lm_head        of a head that does without the matrix of that name: false
     config_fields  of the whole: config.json's names for what primitives say
 
@@ -27,7 +28,7 @@ from eulerstack.hf.slots import slot_mixers
 from eulerstack.ir.dims import dims_of
 from eulerstack.ir.lookup import primitive_of
 from eulerstack.ir.printer import to_data
-from eulerstack.ir.types import LayerIR, ModelIR, Stage, thaw
+from eulerstack.ir.types import IntegratorIR, LayerIR, ModelIR, Stage, thaw
 from eulerstack.plugins.asking import ask
 from eulerstack.plugins.manager import Registry, get_registry
 from eulerstack.plugins.primitive import Dims, Features, Kind, Params, Primitive
@@ -59,7 +60,9 @@ def architecture_of(ir: ModelIR) -> dict[str, Any]:
         if probed and units_of(registry, mixer, block["mixer"]["params"]) > 1:
             block["mixer"]["routes"] = True
     for written, stage in zip(architecture["layers"], ir.stages, strict=True):
-        if (evaluations := evaluations_of(registry, stage)) != 1:
+        if not is_cached(registry, stage):
+            written["cached"] = False
+        elif (evaluations := evaluations_of(registry, stage)) != 1:
             written["evaluations"] = evaluations
     position = registry.get("position", architecture["position"]["type"])
     if position.place != "mixers":
@@ -79,12 +82,25 @@ def evaluations_of(registry: Registry, stage: Stage) -> int:
     return ask(registry, primitive, int, primitive.evaluations, stage.integrator.params)
 
 
+def is_cached(registry: Registry, stage: Stage) -> bool:
+    """Whether a cache can hold what a stage needs while decoding."""
+    return not isinstance(stage, IntegratorIR) or primitive_of(registry, "integrator", stage.integrator.type).cached
+
+
 def evaluated_layers(ir: ModelIR, registry: Registry | None = None) -> Iterator[tuple[LayerIR, int]]:
     """Every layer, and how often one pass evaluates it."""
     registry = get_registry() if registry is None else registry
     for stage in ir.stages:
         evaluations = evaluations_of(registry, stage)
         yield from ((layer, evaluations) for layer in stage.layers)
+
+
+def layers_of_slots(ir: ModelIR) -> Iterator[LayerIR]:
+    """The layer of every evaluation that has cache slots of its own, in the order of the slots."""
+    registry = get_registry()
+    for stage in ir.stages:
+        slots = evaluations_of(registry, stage) if is_cached(registry, stage) else 1
+        yield from (layer for layer in stage.layers for _ in range(slots))
 
 
 def _nodes(architecture: dict[str, Any]) -> Iterator[tuple[Kind, dict[str, Any]]]:

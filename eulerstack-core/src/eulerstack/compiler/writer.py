@@ -167,9 +167,11 @@ def version_of(distribution: str) -> str | None:
 
 
 def generation_config(config: dict[str, Any]) -> dict[str, Any]:
-    """What `generate` starts from: the special tokens."""
+    """What `generate` starts from: the special tokens, and whether there is a cache."""
     ids = {key: config[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id") if config.get(key) is not None}
-    return {"_from_model_config": True, **ids, "transformers_version": version("transformers")}
+    # What decodes without a cache must say so here, too: generate asks this file.
+    cache = {} if config["use_cache"] else {"use_cache": False}
+    return {"_from_model_config": True, **ids, **cache, "transformers_version": version("transformers")}
 
 
 def expected_weights(ir: ModelIR) -> dict[str, tuple[int, ...]]:

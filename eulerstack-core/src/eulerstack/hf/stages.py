@@ -96,6 +96,9 @@ class Integrator(Stage):
         # Where a layer's residual has several streams: what makes and joins them, in every evaluation.
         ends = [stream_runs(config, [block]) for block in stage["layers"]]
         self.stream_ends: Any = None if ends[0] is None else nn.ModuleList(ends)
+        # Whether evaluations of one pass are those of the next, so that a cache can hold what they need.
+        self.cached = stage.get("cached", True)
+        self.type = node["type"]
         # The slots of one evaluation.
         self.width = len(slot_owners(config.architecture["blocks"][stage["layers"][0]]))
         for memory in (layer.memory for layer in layers if layer.memory is not None):
@@ -111,6 +114,8 @@ class Integrator(Stage):
     ) -> Any:
         """The stream after the stage, (batch, time, d_model), and what the routing of its layers adds to the loss, if
         anything."""
+        if past_key_values is not None and not self.cached:
+            raise ValueError(f"no cache can hold what {self.type} needs: pass use_cache=False, and all of the sequence")
         losses = []
 
         def evaluate(state: torch.Tensor, layer: int = 0, evaluation: int = 0) -> torch.Tensor:

@@ -229,6 +229,8 @@ class Primitive:
     copies      params -> how many layers with weights of their own a stage of it has (integrators only)
     evaluations params -> how often it evaluates each of them in one pass (integrators only); every evaluation has a
               cache slot of its own
+    cached      whether those slots hold what decoding needs (integrators only). False where evaluations depend on
+              tokens to come: a model that has such a stage keeps nothing while it decodes, and takes no cache
     norm_slots  (norms' position, whether there is an ffn) -> names of the norms of a layer (residuals only, and needed
               there)
     per_branch  `cost` is that of one of a layer's branches, of which there are two, or one where there is no ffn
@@ -273,6 +275,7 @@ class Primitive:
     lm_head: Callable[[Params], bool] = _always
     copies: Callable[[Params], int] = _one
     evaluations: Callable[[Params], int] = _one
+    cached: bool = True
     norm_slots: Callable[[str, bool], tuple[str, ...]] | None = None
     per_branch: bool = False
     streams: Callable[[Params], int] = _one

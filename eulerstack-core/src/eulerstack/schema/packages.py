@@ -12,7 +12,9 @@ PACKAGES: dict[str, dict[str, tuple[str, ...]]] = {
         "residual": ("sequential", "parallel"),
         "position": ("rope", "alibi", "learned", "none"),
         "head": ("causal_lm",),
+        "integrator": ("discrete", "ode_euler", "ode_rk4"),
     },
+    "eulerstack-ode": {"integrator": ("ode_adaptive",)},
     "eulerstack-titans": {"memory": ("associative", "neural_memory", "retrieval")},
     "eulerstack-ttt": {"mixer": ("ttt_layer",)},
 }

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 
 PLANNED_TYPES: dict[str, tuple[str, ...]] = {
     "head": ("causal_lm_mtp",),
-    "integrator": ("discrete", "ode_euler", "ode_rk4", "ode_adaptive"),
 }
 
 PLANNED_WORDS: dict[str, tuple[str, ...]] = {
