@@ -22,8 +22,15 @@ import venv
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-PROJECTS = (".", "eulerstack-core", "eulerstack-mixers", "eulerstack-plugins/titans", "eulerstack-plugins/ttt")
-NAMES = ("eulerstack", "eulerstack-core", "eulerstack-mixers", "eulerstack-titans", "eulerstack-ttt")
+PROJECTS = (
+    ".",
+    "eulerstack-core",
+    "eulerstack-mixers",
+    "eulerstack-plugins/ode",
+    "eulerstack-plugins/titans",
+    "eulerstack-plugins/ttt",
+)
+NAMES = ("eulerstack", "eulerstack-core", "eulerstack-mixers", "eulerstack-ode", "eulerstack-titans", "eulerstack-ttt")
 GENERATE = ROOT / "scripts" / "generate_without_eulerstack.py"
 started = time.monotonic()
 
@@ -103,7 +110,7 @@ def main() -> None:
 
     never = environment("never")
     run(
-        never / "python", "-m", "pip", "install", "--quiet", "--no-compile", "torch", "transformers",
+        never / "python", "-m", "pip", "install", "--quiet", "--no-compile", "torch", "transformers", "torchdiffeq",
         constraints="constraints-oldest.txt",
     )  # fmt: skip
     oldest = tokens(never / "python", exports)

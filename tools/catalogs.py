@@ -26,6 +26,7 @@ LOCALE = ROOT / "eulerstack-core/src/eulerstack/i18n/locale"
 SOURCES = (
     "eulerstack-core/src",
     "eulerstack-mixers/src",
+    "eulerstack-plugins/ode/src",
     "eulerstack-plugins/titans/src",
     "eulerstack-plugins/ttt/src",
     "presets/eulerstack_presets",

@@ -11,7 +11,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PROJECTS = (".", "eulerstack-core", "eulerstack-mixers", "eulerstack-plugins/titans", "eulerstack-plugins/ttt")
+PROJECTS = (
+    ".",
+    "eulerstack-core",
+    "eulerstack-mixers",
+    "eulerstack-plugins/ode",
+    "eulerstack-plugins/titans",
+    "eulerstack-plugins/ttt",
+)
 SHIPPED = (
     "build_tools",
     "eulerstack-core",

@@ -14,7 +14,15 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parents[2]
-NAMES = ("eulerstack", "eulerstack-core", "eulerstack-mixers", "eulerstack-titans", "eulerstack-ttt")
+PROJECTS = (
+    ".",
+    "eulerstack-core",
+    "eulerstack-mixers",
+    "eulerstack-plugins/ode",
+    "eulerstack-plugins/titans",
+    "eulerstack-plugins/ttt",
+)
+NAMES = ("eulerstack", "eulerstack-core", "eulerstack-mixers", "eulerstack-ode", "eulerstack-titans", "eulerstack-ttt")
 
 
 def members(wheel: Path) -> set[str]:
@@ -58,6 +66,7 @@ def test_there_is_one_wheel_for_each_distribution(wheels: dict[str, Path]) -> No
         ("eulerstack", "presets/eulerstack_presets"),
         ("eulerstack-core", "eulerstack-core/src/eulerstack"),
         ("eulerstack-mixers", "eulerstack-mixers/src/eulerstack_mixers"),
+        ("eulerstack-ode", "eulerstack-plugins/ode/src/eulerstack_ode"),
         ("eulerstack-titans", "eulerstack-plugins/titans/src/eulerstack_titans"),
         ("eulerstack-ttt", "eulerstack-plugins/ttt/src/eulerstack_ttt"),
     ],
@@ -115,7 +124,7 @@ def test_nothing_of_ours_requires_the_name_that_the_index_gave_to_another_projec
 
 def test_packages_of_single_primitives_come_by_extra_alone(wheels: dict[str, Path]) -> None:
     requirements = [Requirement(line) for line in metadata(wheels["eulerstack"]).get_all("Requires-Dist", [])]
-    for name in ("titans", "ttt"):
+    for name in ("ode", "titans", "ttt"):
         markers = {str(each.marker) for each in requirements if each.name == f"eulerstack-{name}"}
         assert markers == {f'extra == "{name}"', 'extra == "all"'}
 
@@ -131,14 +140,13 @@ def test_the_core_alone_needs_no_torch(wheels: dict[str, Path]) -> None:
 def test_entry_points_are_those_that_the_manager_reads(wheels: dict[str, Path]) -> None:
     assert entry_points(wheels["eulerstack-core"]) == {"console_scripts": {"eulerstack": "eulerstack.cli:main"}}
     assert entry_points(wheels["eulerstack-mixers"]) == {"eulerstack": {"mixers": "eulerstack_mixers.plugin"}}
+    assert entry_points(wheels["eulerstack-ode"]) == {"eulerstack": {"ode": "eulerstack_ode.plugin"}}
     assert entry_points(wheels["eulerstack-titans"]) == {"eulerstack": {"titans": "eulerstack_titans.plugin"}}
     assert entry_points(wheels["eulerstack-ttt"]) == {"eulerstack": {"ttt": "eulerstack_ttt.plugin"}}
     assert entry_points(wheels["eulerstack"]) == {"eulerstack": {"presets": "eulerstack_presets"}}
 
 
-@pytest.mark.parametrize(
-    "project", [".", "eulerstack-core", "eulerstack-mixers", "eulerstack-plugins/titans", "eulerstack-plugins/ttt"]
-)
+@pytest.mark.parametrize("project", PROJECTS)
 def test_every_project_is_built_by_hatchling_alone(project: str) -> None:
     data = tomllib.loads((ROOT / project / "pyproject.toml").read_text(encoding="utf-8"))
     assert [Requirement(line).name for line in data["build-system"]["requires"]] == ["hatchling"]

@@ -183,7 +183,7 @@ def typed_rows(value: Schema, label: str) -> Iterator[list[str]]:
     types: dict[tuple[str, ...], list[str]] = {}
     for rule in value.get("allOf", ()):
         for inner, schema in rule["then"].get("properties", {}).items():
-            if schema:
+            if schema and inner not in value.get("properties", {}):
                 for row in word_rows(inner, schema, rule["then"], False, f"{label}."):
                     types.setdefault(tuple(row), []).append(chosen_type(rule))
     for (word, text, default, meaning), names in types.items():

@@ -17,7 +17,15 @@ if TYPE_CHECKING:
 
 GROUP = "eulerstack"
 OWN_PACKAGES = frozenset(
-    {"eulerstack", "eulerstack-core", "eulerstack-dev", "eulerstack-mixers", "eulerstack-titans", "eulerstack-ttt"}
+    {
+        "eulerstack",
+        "eulerstack-core",
+        "eulerstack-dev",
+        "eulerstack-mixers",
+        "eulerstack-ode",
+        "eulerstack-titans",
+        "eulerstack-ttt",
+    }
 )
 DISABLE_VARIABLE = "EULERSTACK_DISABLE_PLUGINS"
 STRICT_VARIABLE = "EULERSTACK_STRICT_PLUGINS"

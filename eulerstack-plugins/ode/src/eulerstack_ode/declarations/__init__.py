@@ -1,0 +1,1 @@
+"""What the integrator is, without torch: its words, its price, and where its module lives."""

@@ -1,0 +1,1 @@
+"""The module; its source becomes part of exported models."""

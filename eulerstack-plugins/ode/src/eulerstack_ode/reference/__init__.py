@@ -1,0 +1,1 @@
+"""The solution of a linear ODE, for tests and readers."""
