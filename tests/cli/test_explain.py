@@ -121,3 +121,18 @@ def test_a_schedule_of_very_many_runs_is_cut_and_says_so(run: Run, spec: Path) -
     spec.write_text(head + "layer_schedule:\n" + entries + tail[tail.index("head:") :], encoding="utf-8")
     out = run("explain", spec).out
     assert "Rows left out: 400" in out.splitlines()[-1]
+
+
+def test_branches_and_evaluations_are_told(run: Run, spec: Path) -> None:
+    branched = (
+        "{type: branched, branched: {branches: {b: {type: retnet}, a: {type: attention, attention: {window: 4}}}, "
+        "selector: {type: top_k}}}"
+    )
+    stages = "layer_schedule:\n  - integrator: {type: ode_rk4, steps: 2, body: both}\n"
+    templates = f"  both: {{mixer: {branched}, ffn: {{type: mlp}}}}\n"
+    head, tail = SPEC.split("layer_schedule:\n")
+    spec.write_text(head + templates + stages + tail[tail.index("head:") :], encoding="utf-8")
+    lines = run("explain", spec).out.splitlines()
+    assert "mixer: branched {branches: {a: attention {window: 4}, b: retnet}," in " ".join(map(str.strip, lines))
+    assert "  ode_rk4 {steps: 2}: both" in lines
+    assert lines[-1].startswith("0 ") and "both x8 (integrator)" in lines[-1]

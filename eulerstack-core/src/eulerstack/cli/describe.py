@@ -7,6 +7,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from eulerstack.dsl.paths import is_reserved
+from eulerstack.schema.held import held_mappings
 from eulerstack.schema.sections import DEFAULT_NORM_POSITION, DEFAULT_TYPES, shared_params
 
 if TYPE_CHECKING:
@@ -103,6 +104,12 @@ def _primitive(
         for word, value in written.items()
         if word not in hide and value != words[word].get("default", missing)
     }
+    held = {
+        str(path[-1]): _primitive(kind, each["type"], each, registry)
+        for path, each in sorted(held_mappings(registry, kind, given), key=lambda held: str(held[0][-1]))
+    }
+    if primitive.holds is not None:
+        params = {primitive.holds.word: held, **params}
     return {"type": name, "params": params}
 
 

@@ -237,7 +237,9 @@ def _params(primitive: Mapping[str, Any]) -> str:
 
 
 def _flow(value: Any) -> str:
-    """A value in YAML's flow form, as the spec would write it; long lists are cut."""
+    """A value in YAML's flow form, as the spec would write it; a primitive as everywhere here; long lists are cut."""
+    if isinstance(value, Mapping) and set(value) == {"type", "params"}:
+        return _with_params(value)
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{key}: {_flow(item)}" for key, item in value.items()) + "}"
     if isinstance(value, (list, tuple)):
