@@ -147,6 +147,11 @@ def test_groups_that_no_layer_uses_are_found(registry: Any) -> None:
     assert findings(registry, groups, latent) == []
     both = findings(registry, groups, latent, ("{window: 128}", "{window: 128, latent_dim: 128}"))
     assert [(each.rule, each.path) for each in both] == [("latent_groups", "model.n_kv_heads")]
+    blocks = "compression: {type: hca}"
+    first, second = ("attention: {}}", f"attention: {{{blocks}}}}}"), ("{window: 128}", f"{{window: 128, {blocks}}}")
+    assert findings(registry, groups, first) == []
+    assert [each.rule for each in findings(registry, groups, first, second)] == ["latent_groups"]
+    assert findings(registry, ("n_heads: 4", "n_heads: 4, n_kv_heads: 1"), first, second) == []
 
 
 def test_disagreeing_ties_are_found_in_the_text(registry: Any) -> None:

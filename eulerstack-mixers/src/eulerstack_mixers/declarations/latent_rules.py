@@ -7,6 +7,7 @@ from typing import Any
 
 from eulerstack.errors import Finding, msg
 from eulerstack.plugins import Rule
+from eulerstack_mixers.declarations.compressed_attention import shares_keys
 from eulerstack_mixers.declarations.places import mixers_of, placed_mixers
 
 # Published models lie between 1/14 (DeepSeek-V3, 512 of 7168) and 1/2 of d_model.
@@ -41,9 +42,14 @@ def _latent_dim(ir: Any) -> Iterator[Finding]:
 def _latent_groups(ir: Any) -> Iterator[Finding]:
     mixers = mixers_of(ir)
     attention = [mixer.params for mixer in mixers if mixer.type == "attention"]
-    grouped = ir.model["n_kv_heads"] != ir.model["n_heads"]
-    if grouped and len(attention) == len(mixers) and all(params["latent_dim"] for params in attention):
+    groups = ir.model["n_kv_heads"]
+    if groups == ir.model["n_heads"] or len(attention) != len(mixers):
+        return
+    if all(params["latent_dim"] for params in attention):
         what = msg("n_kv_heads has no part in latent attention, where every head has keys of its own")
+        yield Finding("latent_groups", what, "model.n_kv_heads")
+    elif groups != 1 and all(params["latent_dim"] or shares_keys(params) for params in attention):
+        what = msg("n_kv_heads has no part in compressed attention, where all heads share one key")
         yield Finding("latent_groups", what, "model.n_kv_heads")
 
 
