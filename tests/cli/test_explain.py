@@ -103,7 +103,7 @@ def test_json_gives_sizes_costs_and_layers(run: Run, spec: Path) -> None:
     assert [(group["first"], group["last"]) for group in data["layers"]] == [(0, 1), (2, 2)]
     keys_and_values = 2 * 2 * 8 * 2
     assert data["cache_bytes"]["per_token"] == 3 * keys_and_values
-    assert data["cache_bytes"]["at_max_seq_len"] == (2 * 32 + 7) * keys_and_values
+    assert data["cache_bytes"]["at_context"] == (2 * 32 + 7) * keys_and_values
     layers = sum(group["params"] * (group["last"] - group["first"] + 1) for group in data["layers"])
     assert layers + 64 * 32 + 32 == PARAMS
 
@@ -136,3 +136,27 @@ def test_branches_and_evaluations_are_told(run: Run, spec: Path) -> None:
     assert "mixer: branched {branches: {a: attention {window: 4}, b: retnet}," in " ".join(map(str.strip, lines))
     assert "  ode_rk4 {steps: 2}: both" in lines
     assert lines[-1].startswith("0 ") and "both x8 (integrator)" in lines[-1]
+
+
+def test_costs_can_be_asked_for_at_any_context_and_batch(run: Run, spec: Path) -> None:
+    outcome = run("explain", spec, "--context", "16", "--batch", "3", "--json")
+    data = json.loads(outcome.out)
+    keys_and_values = 2 * 2 * 8 * 2
+    assert data["cache_bytes"]["at_context"] == 3 * (2 * 16 + 7) * keys_and_values
+    assert (
+        sum(each["cache_bytes_at_context"] * (each["last"] + 1 - each["first"]) for each in data["layers"])
+        == (data["cache_bytes"]["at_context"])
+    )
+    assert data["flops_per_token"] < json.loads(run("explain", spec, "--json").out)["flops_per_token"]
+    assert "at 3 times 16 tokens" in run("explain", spec, "--context", "16", "--batch", "3").out
+    assert run("explain", spec, "--context", "0").code == 2
+
+
+def test_a_training_step_is_priced(run: Run, spec: Path) -> None:
+    data = json.loads(run("explain", spec, "--json").out)
+    price = data["training_cost"]
+    assert price["flops_per_token"] == 3 * data["flops_per_prompt_token"]
+    assert price["weight_bytes"] == price["gradient_bytes"] == 2 * PARAMS
+    assert price["optimizer_bytes"] == [4 * PARAMS] * 2 and price["total_bytes"] == [8 * PARAMS] * 2
+    muon = json.loads(run("explain", spec, "--set", "training_hints.optimizer=muon", "--json").out)["training_cost"]
+    assert muon["optimizer_bytes"] == [2 * PARAMS, 4 * PARAMS]

@@ -20,8 +20,11 @@ PARTS = ("mixer", "ffn", "norm", "residual")
 OPTIONAL_PARTS = ("memory",)
 
 
-def describe(spec: Spec, ir: ModelIR) -> dict[str, Any]:
+def describe(spec: Spec, ir: ModelIR, context: int | None = None, batch: int = 1) -> dict[str, Any]:
     """Sizes, templates, schedule, layers and costs of one model.
+
+    Costs are those at a context of `context` tokens (default: the model's max_seq_len), cache bytes those of `batch`
+    sequences of that length.
 
     `params` of a primitive are those that the spec gives and that differ from the defaults. Layers are run-length
     coded: a group is a run of equal layers, and its costs are those of one of them, all its evaluations together. Of a
@@ -30,13 +33,15 @@ def describe(spec: Spec, ir: ModelIR) -> dict[str, Any]:
     from eulerstack.compiler.cost import model_cost
     from eulerstack.compiler.phases import phase_facts
     from eulerstack.compiler.tissue import tissue_map
+    from eulerstack.compiler.training_cost import training_cost
     from eulerstack.ir.types import thaw
     from eulerstack.plugins.manager import get_registry
     from eulerstack.schema.training import compatibility, training_hints
 
     registry = get_registry()
     cost = model_cost(ir, registry)
-    length = ir.model["max_seq_len"]
+    length = ir.model["max_seq_len"] if context is None else context
+    training = training_cost(ir, cost, length)
     phases = phase_facts(ir)
     head = ir.head.params.get("tie_weights", ir.embedding["tie_word_embeddings"])
     return {
@@ -69,8 +74,17 @@ def describe(spec: Spec, ir: ModelIR) -> dict[str, Any]:
         "weight_bytes": cost.weight_bytes(ir.model["dtype"], ir.compatibility["dtype_policy"]),
         "flops_per_token": cost.flops_per_token(length),
         "flops_per_prompt_token": cost.flops_per_token(length, "prefill"),
-        "cache_bytes": _cache_bytes(cost, length),
-        "layers": _layers(ir, cost, length),
+        "context": length,
+        "batch": batch,
+        "cache_bytes": _cache_bytes(cost, length, batch),
+        "training_cost": {
+            "flops_per_token": training.flops_per_token,
+            "weight_bytes": training.weights,
+            "gradient_bytes": training.gradients,
+            "optimizer_bytes": list(training.optimizer),
+            "total_bytes": list(training.total),
+        },
+        "layers": _layers(ir, cost, length, batch),
     }
 
 
@@ -129,15 +143,15 @@ def _entry(entry: Mapping[str, Any], registry: Registry) -> dict[str, Any]:
     }
 
 
-def _cache_bytes(cost: ModelCost, length: int) -> dict[str, int]:
+def _cache_bytes(cost: ModelCost, length: int, batch: int) -> dict[str, int]:
     return {
         "per_token": cost.cache_bytes_per_token,
         "fixed": cost.cache_bytes_fixed,
-        "at_max_seq_len": cost.cache_bytes(length),
+        "at_context": cost.cache_bytes(length, batch),
     }
 
 
-def _layers(ir: ModelIR, cost: ModelCost, length: int) -> list[dict[str, Any]]:
+def _layers(ir: ModelIR, cost: ModelCost, length: int, batch: int) -> list[dict[str, Any]]:
     from eulerstack.compiler.cost import ModelCost
     from eulerstack.ir.types import thaw
     from eulerstack.plugins.primitive import Cost
@@ -172,7 +186,7 @@ def _layers(ir: ModelIR, cost: ModelCost, length: int) -> list[dict[str, Any]]:
                 "flops_per_prompt_token": alone.flops_per_token(length, "prefill"),
                 "cache_bytes_per_token": alone.cache_bytes(1) - alone.cache_bytes(0),
                 "cache_bytes_fixed": alone.cache_bytes(0),
-                "cache_bytes_at_max_seq_len": alone.cache_bytes(length),
+                "cache_bytes_at_context": alone.cache_bytes(length, batch),
             }
         )
         first += count

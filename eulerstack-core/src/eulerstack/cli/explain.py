@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
+import typer
+
 from eulerstack.cli.describe import describe
 from eulerstack.cli.failures import DEFAULT_MAX_ERRORS
 from eulerstack.cli.options import (
@@ -42,13 +44,22 @@ def explain(
     spec: Annotated[str | None, spec_argument()] = None,
     preset: Annotated[str | None, preset_option()] = None,
     assignments: Annotated[list[str] | None, set_option()] = None,
+    context: Annotated[
+        int | None,
+        typer.Option(
+            "--context", metavar="N", min=1, help=_("Tokens of context that costs are given at (default max_seq_len).")
+        ),
+    ] = None,
+    batch: Annotated[
+        int, typer.Option("--batch", metavar="N", min=1, help=_("Sequences that the cache is given for (default 1)."))
+    ] = 1,
     max_errors: Annotated[int, max_errors_option()] = DEFAULT_MAX_ERRORS,
     as_json: Annotated[bool, json_option()] = False,
 ) -> None:
     """Prints sizes, templates, schedule, parameters, FLOPs and cache bytes, then a table of the layers."""
     settings.max_errors = max_errors
     source, ir = read(chosen(spec, preset, "explain"), assignments)
-    data = describe(source, ir)
+    data = describe(source, ir, context, batch)
     if as_json:
         say_json(data)
         return
@@ -168,7 +179,7 @@ def _print_cost(data: Mapping[str, Any]) -> None:
     if target:
         ratio = f"{params['total'] / target:.1%}"
         _pair(_("Target params"), _("{params} (ratio: {ratio})").format(params=long_count(target), ratio=ratio))
-    length = data["model"]["max_seq_len"]
+    length = data["context"]
     flops, cache = data["flops_per_token"], data["cache_bytes"]
     _pair(
         _("FLOPs per token"),
@@ -180,15 +191,28 @@ def _print_cost(data: Mapping[str, Any]) -> None:
             flops=short_count(data["flops_per_prompt_token"], "G"), length=length
         ),
     )
-    _pair(
-        _("Cache"),
-        _("{per_token} per token, {fixed} fixed, {full} at {length} tokens").format(
-            per_token=short_bytes(cache["per_token"]),
-            fixed=short_bytes(cache["fixed"]),
-            full=short_bytes(cache["at_max_seq_len"]),
-            length=length,
+    full = _("{full} at {length} tokens") if data["batch"] == 1 else _("{full} at {batch} times {length} tokens")
+    parts = [
+        _("{per_token} per token, {fixed} fixed").format(
+            per_token=short_bytes(cache["per_token"]), fixed=short_bytes(cache["fixed"])
         ),
-    )
+        full.format(full=short_bytes(cache["at_context"]), batch=data["batch"], length=length),
+    ]
+    _pair(_("Cache"), ", ".join(parts))
+    _print_training(data["training_cost"])
+
+
+def _print_training(cost: Mapping[str, Any]) -> None:
+    state, total = (_range(cost[key]) for key in ("optimizer_bytes", "total_bytes"))
+    text = _("{flops} per token; {total}: weights {weights}, gradients {gradients}, optimizer {state}")
+    numbers = {"weights": short_bytes(cost["weight_bytes"]), "gradients": short_bytes(cost["gradient_bytes"])}
+    flops = short_count(cost["flops_per_token"], "G")
+    _pair(_("Training"), text.format(flops=flops, total=total, state=state, **numbers))
+
+
+def _range(bounds: Sequence[int]) -> str:
+    least, most = map(short_bytes, bounds)
+    return least if least == most else f"{least}–{most}"
 
 
 def _print_layers(groups: Sequence[Mapping[str, Any]]) -> None:
@@ -210,7 +234,7 @@ def _print_layers(groups: Sequence[Mapping[str, Any]]) -> None:
             group["ffn"],
             short_count(group["params"]),
             short_count(group["flops_per_token"], "G"),
-            short_bytes(group["cache_bytes_at_max_seq_len"]),
+            short_bytes(group["cache_bytes_at_context"]),
         )
         for group in groups[:MAX_ROWS]
     ]
