@@ -35,6 +35,7 @@ PROMISED_PARAMS = {
     "arch_expert_mhc_moe_mini": 1.5e8,
     "arch_expert_reasoning_r1": 1.3e9,
     "arch_expert_striped_hyena": 1e9,
+    "arch_expert_titans_memory": 1.2e9,
     **{
         f"llm_{size}_{variant}": params
         for size, params in {"0p1b": 1e8, "0p8b": 8e8, "2b": 2e9, "4b": 4e9, "16b": 16e9}.items()

@@ -51,9 +51,21 @@ def _hybrid() -> dict[str, Any]:
     return spec
 
 
+def _wrapped(**words: Any) -> dict[str, Any]:
+    """A memory in layers that most tokens pass by, between layers without."""
+    gated = {"template": "decoder", "depth_gating": {"capacity": 0.5, "router": "top_k"}}
+    plain = {"mixer": {"type": "attention"}, "ffn": {"type": "gated_mlp"}}
+    spec = neural(**words)
+    return changed(
+        spec,
+        {"layer_templates.plain": plain, "layer_schedule": [{"template": "plain"}, gated, {"template": "decoder"}]},
+    )
+
+
 VARIANTS: dict[str, dict[str, Any]] = {}
 CASES: dict[str, Case] = {"memory.type": Case("refused", {MEMORY: {"type": "other"}})}
 TRANSFORMED: set[str] = set()
+WITHOUT_STATIC: set[str] = set()
 if INSTALLED:
     VARIANTS = {
         "memory_neural": neural(),
@@ -66,7 +78,10 @@ if INSTALLED:
         "memory_retrieval": memory_spec("retrieval", params={"slots": 6, "top_k": 3}),
         "memory_retrieval_all": memory_spec("retrieval", params={"hidden": 6}),
         "memory_hybrid": _hybrid(),
+        "memory_gated": _wrapped(),
     }
+    # What tokens choose decides about shapes, and with them about rounding.
+    TRANSFORMED = WITHOUT_STATIC = {"memory_gated"}
 
     def _neural(effect: str, word: str, value: Any, **given: Any) -> Case:
         return Case(
