@@ -63,7 +63,7 @@ def test_it_is_the_router_of_deepseek_v4(kind: str) -> None:
     theirs: Any = (DeepseekV4HashRouter if kind == "hash" else DeepseekV4TopKRouter)(config)
     nn.init.normal_(theirs.weight)
     correction = {} if kind == "hash" else {"bias_correction": {"enabled": True}}
-    words = spec(routing={"type": kind}, router="sigmoid", affinity="sqrt_softplus", routed_scale=1.7, **correction)
+    words = spec(routing={"type": kind}, router="sqrt_softplus", routed_scale=1.7, **correction)
     ours = built(words).model.layers[0].ffn.router.eval()
     assert isinstance(ours, ExpertRouter)
     ours.load_state_dict({"weight": theirs.weight}, strict=False)
@@ -74,6 +74,9 @@ def test_it_is_the_router_of_deepseek_v4(kind: str) -> None:
         ours.table.copy_(theirs.tid2eid)
         expected = theirs(states, ids)
     else:
+        assert ours.bias is not None
+        ours.bias.copy_(torch.randn(6))
+        theirs.e_score_correction_bias.copy_(ours.bias)
         expected = theirs(states)
     found = ours(states.flatten(0, 1), ids.flatten())
     # The order among the chosen is nobody's business.

@@ -32,6 +32,7 @@ KINDS: dict[str, dict[str, Any]] = {
                  "n_groups": 3, "balance": {"group_limit": 2}, "bias_correction": {"enabled": True}},
     "shared gate": {"shared_experts": 1, "shared_gate": True, "d_shared": 9},
     "ungated": {"gated": False, "activation": "relu2", "shared_experts": 1, "shared_gate": True},
+    "cut gates": {"gate_limit": 0.4, "shared_experts": 1, "router": "sqrt_softplus"},
     "mixed": {"router": "softmax", "affinity": "sqrt_softplus", "top_k": 3, "d_shared": 5, "shared_experts": 1},
 }  # fmt: skip
 
@@ -275,6 +276,7 @@ def test_no_token_sees_another_whatever_is_trained() -> None:
         ({"n_groups": 6, "balance": {"group_limit": 1}}, "balance.group_limit"),
         ({"d_shared": 8}, "d_shared"),
         ({"shared_gate": True}, "shared_gate"),
+        ({"gate_limit": 2.0, "gated": False}, "gate_limit"),
         ({"capacity_drop_policy": "pad"}, "capacity_drop_policy"),
         ({"routing": {"hash_salt": 3}}, "routing.hash_salt"),
         ({"routing": {"type": "hash"}, "load_balance_coef": 0.1}, "load_balance_coef"),

@@ -44,6 +44,25 @@ NEMOTRON: dict[str, Any] = {
     "moe_shared_expert_intermediate_size": 30,
     "routed_scaling_factor": 2.0,
 }
+# Many heads of the indexer, because where all of few are zero the choice of blocks is arbitrary.
+V4: dict[str, Any] = {
+    "num_attention_heads": 4,
+    "head_dim": 16,
+    "q_lora_rank": 20,
+    "o_groups": 2,
+    "o_lora_rank": 12,
+    "moe_intermediate_size": 20,
+    "n_routed_experts": 6,
+    "num_experts_per_tok": 2,
+    "mlp_layer_types": ["hash_moe", "moe", "moe"],
+    "index_n_heads": 32,
+    "index_head_dim": 14,
+    "index_topk": 3,
+    "sliding_window": 5,
+    "compress_rates": {"compressed_sparse_attention": 2, "heavily_compressed_attention": 6},
+    "partial_rotary_factor": 0.5,
+    "attn_implementation": "eager",
+}
 STATE_SPACES = ("Mamba", "FalconMamba", "Mamba2")
 TOKENS: dict[str, Any] = {"bos_token_id": 1, "eos_token_id": None, "pad_token_id": 0}
 # The classes multiply groups of rows, whose strides must be whole multiples of 16 bytes.
@@ -56,7 +75,8 @@ class Case:
     """A reference model: its class's name without "ForCausalLM", and its config's words.
 
     Two flaws of classes in transformers 5.23, by which ours can't be measured. `padding_leaks`: padding changes what is
-    computed for the tokens after it, because a projection's bias enters the short convolution. `steps_differ`: cached
+    computed for the tokens after it, because it enters a compressed block, or a projection's bias the short
+    convolution. `steps_differ`: cached
     steps are not the full pass, Bamba's at all and Nemotron-H's where the floor of step sizes matters.
     """
 
@@ -96,6 +116,9 @@ class Case:
             for name, buffer in model.named_buffers():
                 if name.endswith("e_score_correction_bias"):
                     buffer.copy_(0.3 * torch.randn(buffer.shape, generator=generator))
+                elif name.endswith("tid2eid"):
+                    draws = torch.rand(buffer.shape[0], model.config.n_routed_experts, generator=generator)
+                    buffer.copy_(draws.argsort(-1)[:, : buffer.shape[1]])
         return model
 
 
@@ -312,6 +335,27 @@ CASES = (
         },
         padding_leaks=True,
         steps_differ=True,
+    ),
+    Case("deepseek_v4", "DeepseekV4", V4, padding_leaks=True),
+    Case(
+        "deepseek_v4_variant",
+        "DeepseekV4",
+        {
+            **V4,
+            "hc_mult": 2,
+            "hc_sinkhorn_iters": 3,
+            "scoring_func": "sigmoid",
+            "swiglu_limit": 0.4,
+            "layer_types": [
+                "compressed_sparse_attention",
+                "compressed_sparse_attention",
+                "heavily_compressed_attention",
+            ],
+            "mlp_layer_types": ["moe", "hash_moe", "hash_moe"],
+            "rope_parameters": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16},
+            "rms_norm_eps": 1e-3,
+        },
+        padding_leaks=True,
     ),
     Case("olmo2", "Olmo2", {}),
     _deepseek("plain"),

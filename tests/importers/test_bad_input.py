@@ -95,7 +95,19 @@ def test_broken_json_is_located(source: Path, text: bytes, place: str) -> None:
 def test_a_missing_model_type_lists_the_families(source: Path) -> None:
     _set(source, model_type=...)
     families = [
-        *("bamba", "deepseek_v3", "falcon_mamba", "gemma2", "gpt2", "jamba", "llama", "mamba", "mamba2", "mistral"),
+        *(
+            "bamba",
+            "deepseek_v3",
+            "deepseek_v4",
+            "falcon_mamba",
+            "gemma2",
+            "gpt2",
+            "jamba",
+            "llama",
+            "mamba",
+            "mamba2",
+            "mistral",
+        ),
         *("mixtral", "nemotron_h", "olmo2", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe"),
     ]
     _refused(source, CompatibilityError, ", ".join(families))
@@ -177,6 +189,22 @@ def test_a_wrong_value_is_named(source: Path, words: dict[str, Any], path: str, 
         ("deepseek_v3_experts", {"topk_group": None}, "topk_group"),
         ("deepseek_v3_experts", {"n_routed_experts": 0}, "n_routed_experts"),
         ("deepseek_v3_experts", {"routed_scaling_factor": "2"}, "routed_scaling_factor"),
+        ("deepseek_v4", {"layer_types": ["sliding_attention"] * 3}, "layer_types[0]"),
+        ("deepseek_v4", {"layer_types": None, "compress_ratios": [4, 128, 0]}, "layer_types[2]"),
+        ("deepseek_v4", {"layer_types": ["full_attention"] * 3}, "layer_types[0]"),
+        ("deepseek_v4", {"layer_types": ["compressed_sparse_attention"]}, "layer_types"),
+        ("deepseek_v4", {"mlp_layer_types": ["dense"] * 3}, "mlp_layer_types[0]"),
+        (
+            "deepseek_v4",
+            {"compress_rates": {"compressed_sparse_attention": 0}},
+            "compress_rates.compressed_sparse_attention",
+        ),
+        ("deepseek_v4", {"compress_rates": 4}, "compress_rates"),
+        ("deepseek_v4", {"num_key_value_heads": 2}, "num_key_value_heads"),
+        ("deepseek_v4", {"scoring_func": "softmax"}, "scoring_func"),
+        ("deepseek_v4", {"swiglu_limit": 0}, "swiglu_limit"),
+        ("deepseek_v4", {"rope_parameters": {"rope_type": "ntk"}}, "rope_parameters.rope_type"),
+        ("deepseek_v4", {"partial_rotary_factor": 2}, "partial_rotary_factor"),
         ("bamba", {"z_loss_coefficient": 0.1}, "z_loss_coefficient"),
         ("bamba", {"time_step_limit": [0.1, 2.0]}, "time_step_limit"),
         ("bamba", {"attn_layer_indices": "1"}, "attn_layer_indices"),
@@ -301,6 +329,14 @@ def test_experts_that_do_not_fit_are_named(
     BY_NAME["qwen3_moe"].build().save_pretrained(source)
     _resave(source, change)
     _refused(source, CompileError, *texts)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.int32])
+def test_a_table_of_experts_must_hold_whole_numbers(dtype: torch.dtype, tmp_path: Path) -> None:
+    source, name = tmp_path / "source", "model.layers.0.ffn.gate.tid2eid"
+    BY_NAME["deepseek_v4"].build().save_pretrained(source)
+    _resave(source, lambda tensors: tensors.update({name: tensors[name].to(dtype)}))
+    _refused(source, CompileError, f"{name} holds {'F32' if dtype.is_floating_point else 'I32'} numbers")
 
 
 def test_layers_that_predict_further_tokens_are_refused_by_name(tmp_path: Path) -> None:

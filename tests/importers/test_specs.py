@@ -21,6 +21,7 @@ from eulerstack.plugins.manager import get_registry
 from eulerstack_mixers.importers import (
     bamba,
     deepseek_v3,
+    deepseek_v4,
     gemma2,
     gpt2,
     jamba,
@@ -38,7 +39,7 @@ from tests.importers.cases import CASES, ONE_A_FAMILY, Case
 
 MODULES = {"llama": llama, "mistral": mistral, "qwen2": qwen2, "qwen3": qwen3, "gemma2": gemma2, "gpt2": gpt2}
 MODULES |= {"olmo2": olmo2, "jamba": jamba, "deepseek_v3": deepseek_v3, "mixtral": mixtral}
-MODULES |= {"bamba": bamba, "nemotron_h": nemotron_h}
+MODULES |= {"bamba": bamba, "nemotron_h": nemotron_h, "deepseek_v4": deepseek_v4}
 DEFAULTS = {model_type: module.DEFAULTS for model_type, module in MODULES.items()}
 DEFAULTS |= {
     "mamba": state_space.MAMBA_DEFAULTS,
@@ -199,6 +200,19 @@ def test_deepseek_scales_as_its_class_does(words: dict[str, Any], scale: float |
     reference = transformers.DeepseekV3Config(**{**config, **size, "num_key_value_heads": 1})
     theirs = DeepseekV3Attention(reference, 0).scaling
     assert normalize_to_ir(spec).layers[0].mixer.params["scale"] == pytest.approx(theirs, rel=1e-12)
+
+
+def test_older_names_of_deepseek_v4_mean_the_same() -> None:
+    old = {"num_hidden_layers": 4, "compress_ratios": [128, 4, 4, 128], "num_hash_layers": 1, "qk_rope_head_dim": 32,
+           "compress_rate_csa": 8}  # fmt: skip
+    reference = transformers.DeepseekV4Config(**old)
+    assert deepseek_v4.to_spec(old) == deepseek_v4.to_spec(reference.to_dict())
+    ir = normalize_to_ir(deepseek_v4.to_spec(old))
+    kinds = [layer.mixer.params["compression"]["type"] for layer in ir.layers]
+    assert kinds == ["hca", "csa", "csa", "hca"]
+    assert [layer.ffn.params["routing"]["type"] for layer in ir.layers] == ["hash", "learned", "learned", "learned"]
+    assert ir.layers[1].mixer.params["compression"]["m_block"] == 8
+    assert ir.position.params["rope_partial_factor"] == 32 / 512
 
 
 def test_older_names_of_nemotron_mean_the_same() -> None:

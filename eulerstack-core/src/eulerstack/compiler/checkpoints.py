@@ -25,7 +25,7 @@ SEE_WEIGHTS = "reference/import.md#weights"
 CONFIG = "config.json"
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-_ELEMENT_BYTES = {"F32": 4, "F16": 2, "BF16": 2}
+_ELEMENT_BYTES = {"F32": 4, "F16": 2, "BF16": 2, "I64": 8}
 _MAX_HEADER_BYTES = 100_000_000
 
 

@@ -7,6 +7,7 @@ of another shape is reported.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from eulerstack.ir.types import ModelIR
 
 Shapes = Mapping[str, tuple[int, ...]]
-DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64"}
 HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
 _SHOWN = 3
 
@@ -35,9 +36,12 @@ class Piece:
     there: str
     here: tuple[str, ...]
     transpose: bool
+    flat: bool = False
 
     def shape_there(self, shapes: Shapes) -> tuple[int, ...]:
         """The shape that the tensor there must have, given the shapes here."""
+        if self.flat:
+            return (math.prod(shapes[self.here[0]]),)
         rows = sum(shapes[name][0] for name in self.here)
         shape = (rows, *shapes[self.here[0]][1:])
         return shape[::-1] if self.transposed(shapes) else shape
@@ -124,7 +128,7 @@ def _piece(rule: WeightRule, name: str) -> Piece | None:
             if match and not match["leaf"]:
                 index = match.groupdict().get("i") or ""
                 names = [text.replace("{i}", index) for text in (rule.there, *rule.here)]
-                return Piece(names[0], tuple(names[1:]), rule.transpose)
+                return Piece(names[0], tuple(names[1:]), rule.transpose, rule.flat)
             continue
         match = _pattern(module).fullmatch(name)
         if match and match["leaf"]:
@@ -152,12 +156,14 @@ def names_there(checkpoint: Checkpoint, importer: Importer) -> dict[str, str]:
 class Conversion:
     """A checkpoint seen through its family's table as tensors of our model.
 
-    `shapes` are the model's tensors. Errors: CompileError with everything that does not fit, before anything is read,
-    but for a tied head that differs from its embedding.
+    `shapes` are the model's tensors, `whole` the names of those that hold whole numbers. Errors: CompileError with
+    everything that does not fit, before anything is read, but for a tied head that differs from its embedding.
     """
 
-    def __init__(self, checkpoint: Checkpoint, importer: Importer, ir: ModelIR, shapes: Shapes):
-        self.checkpoint, self.importer, self.shapes = checkpoint, importer, shapes
+    def __init__(
+        self, checkpoint: Checkpoint, importer: Importer, ir: ModelIR, shapes: Shapes, whole: Collection[str] = ()
+    ):
+        self.checkpoint, self.importer, self.shapes, self.whole = checkpoint, importer, shapes, whole
         self.names = names_there(checkpoint, importer)
         self.pieces, uncovered = plan(importer.rules_for(ir), shapes, self.names)
         self._source: dict[str, list[Piece | Slab]] = {}
@@ -209,7 +215,7 @@ class Conversion:
                         msg("correct config.json, or download the weights that belong to it"),
                     )
                 )
-            elif entry.dtype not in DTYPES or entry.dtype != self._first_entry(piece, entry).dtype:
+            elif not self._fits(piece, entry):
                 problems.append(
                     (
                         msg("{name} holds {dtype} numbers", name=name, dtype=entry.dtype),
@@ -219,10 +225,11 @@ class Conversion:
         self._raise(problems)
         self._check_tied_copy()
 
-    def _first_entry(self, piece: Piece | Slab, entry: TensorEntry) -> TensorEntry:
-        """The entry of the first expert, whose number type is that of all."""
+    def _fits(self, piece: Piece | Slab, entry: TensorEntry) -> bool:
+        """Whether the number type is one that is read, whole where ours is, and that of the first expert."""
         first = self._source[piece.here[0]][0].there
-        return self.checkpoint.entries.get(self.names.get(first, ""), entry)
+        like = self.checkpoint.entries.get(self.names.get(first, ""), entry).dtype
+        return entry.dtype in DTYPES and entry.dtype == like and (entry.dtype == "I64") == (piece.here[0] in self.whole)
 
     def _is_tied_copy(self, name: str) -> bool:
         return name == HEAD and HEAD not in self.shapes
@@ -263,6 +270,9 @@ class Conversion:
         if isinstance(piece, Slab):
             return self._stacked(name)
         part = self.checkpoint.slice(self.names[piece.there])
+        if piece.flat:
+            whole: torch.Tensor = part[:]
+            return whole.reshape(self.shapes[name]).contiguous()
         begin, end = piece.rows_of(name, self.shapes)
         tensor = part[:, begin:end].t() if piece.transposed(self.shapes) else part[begin:end]
         # a part of a fused tensor must not keep the whole of it in memory
@@ -293,6 +303,8 @@ def restore(checkpoint: Checkpoint, piece: Piece | Slab) -> torch.Tensor:
         return part[0].contiguous()
     parts = [checkpoint.tensor(name) for name in piece.here]
     joined = torch.cat(parts) if len(parts) > 1 else parts[0]
+    if piece.flat:
+        return joined.reshape(-1).contiguous()
     return (joined.t() if piece.transpose and joined.dim() == 2 else joined).contiguous()
 
 

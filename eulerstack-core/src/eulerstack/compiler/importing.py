@@ -74,10 +74,11 @@ def import_checkpoint(source: str | Path, output: str | Path, spec_only: bool = 
     yaml = _yaml(spec, importer, registry)
     if spec_only:
         return _write_spec(yaml, output, force)
-    from eulerstack.compiler.writer import expected_weights, write_directory
+    from eulerstack.compiler.writer import expected_weights, weight_dtypes, write_directory
 
     with Checkpoint(source) as checkpoint:
-        conversion = Conversion(checkpoint, importer, ir, expected_weights(ir))
+        whole = [name for name, dtype in weight_dtypes(ir).items() if dtype == "int64"]
+        conversion = Conversion(checkpoint, importer, ir, expected_weights(ir), whole)
         return write_directory(
             ir,
             output,

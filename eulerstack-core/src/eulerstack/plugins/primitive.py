@@ -393,13 +393,15 @@ class WeightRule:
     Names are modules': what follows them (".weight", ".bias") is the same on both sides, and `{i}` stands for a layer's
     index. With several names in `here`, the tensor there is theirs joined along axis 0, in this order (a fused
     projection). `transpose` says that matrices are stored [in, out] there and [out, in] here; vectors stay as they are.
-    `tensors` says that the names are whole names of tensors, which may end otherwise on the two sides.
+    `tensors` says that the names are whole names of tensors, which may end otherwise on the two sides; `flat` that the
+    tensor there is a vector, whatever the shape of the one here.
     """
 
     there: str
     here: tuple[str, ...]
     transpose: bool = False
     tensors: bool = False
+    flat: bool = False
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,7 @@ ROUTING: Schema = {
 WORDS: Schema = {
     "experts": integer("Experts that a router chooses from.", minimum=1, maximum=MOST_EXPERTS),
     "top_k": integer("Experts that a token passes through; at most experts.", minimum=1, maximum=MOST_EXPERTS),
-    "router": choice("Function of the router's logits whose largest values choose the experts.", SCORES[:2], "softmax"),
+    "router": choice("Function of the router's logits whose largest values choose the experts.", SCORES, "softmax"),
     "affinity": {
         "type": ["string", "null"],
         "enum": [*SCORES, None],
@@ -107,6 +107,10 @@ WORDS: Schema = {
         "Whether a learned number between 0 and 1 of each token weighs the shared experts.", False
     ),
     "gated": boolean("Whether experts are gated units; false: each is two matrices with the activation between.", True),
+    "gate_limit": number(
+        "Limit that cuts an expert's gate from above before its activation, and what it multiplies from both sides; "
+        "null: none.", None, nullable=True, exclusiveMinimum=0, maximum=2**20,
+    ),
     "n_groups": integer("Groups of neighbouring experts, for balance.group_limit.", 1, minimum=1, maximum=MOST_EXPERTS),
     "routing": ROUTING,
     "capacity_factor": number(
@@ -202,6 +206,13 @@ def checks(dims: Dims, params: Params) -> Iterator[Problem]:
             "d_shared",
             msg("d_shared is given, but there are no shared_experts"),
             msg("add shared_experts: 1, or delete d_shared"),
+            SEE,
+        )
+    if params["gate_limit"] is not None and not params["gated"]:
+        yield Problem(
+            "gate_limit",
+            msg("gate_limit is given, but experts have no gates"),
+            msg("delete gate_limit, or type gated: true"),
             SEE,
         )
     if params["shared_gate"] and not params["shared_experts"]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from eulerstack.plugins import Importer
 from eulerstack_mixers.importers.bamba import BAMBA
 from eulerstack_mixers.importers.deepseek_v3 import DEEPSEEK_V3
+from eulerstack_mixers.importers.deepseek_v4 import DEEPSEEK_V4
 from eulerstack_mixers.importers.gemma2 import GEMMA2
 from eulerstack_mixers.importers.gpt2 import GPT2
 from eulerstack_mixers.importers.jamba import JAMBA
@@ -24,6 +25,7 @@ def importers() -> list[Importer]:
     return [
         BAMBA,
         DEEPSEEK_V3,
+        DEEPSEEK_V4,
         FALCON_MAMBA,
         GEMMA2,
         GPT2,

@@ -3,7 +3,8 @@
 For the logits z = W x, in float32 at least: s = router(z) chooses, with a correction b where there is one, the `top_k`
 experts of largest s + b, or a hash of the token's id does; a = affinity(z) weighs them, divided by its sum over the
 chosen where that is asked for, times `routed_scale`. y = Σ_chosen a_e · down_e(act(gate_e x) ⊙ up_e x) + shared(x),
-where experts may do without gates, down_e(act(up_e x)), and σ(gate·x) may weigh the shared ones.
+where experts may do without gates, down_e(act(up_e x)), `gate_limit` may cut both factors, and σ(gate·x) may weigh the
+shared ones.
 While training, experts may have a capacity; else no token is ever dropped, and none sees another.
 
 Shapes: (batch, time, d_model) -> (batch, time, d_model); experts' weights (experts, out, in)
@@ -145,6 +146,13 @@ class ExpertRouter(nn.Module):
         return open_groups.repeat_interleave(groups.shape[-1], dim=-1)
 
 
+def gated_product(gate: torch.Tensor, up: torch.Tensor, activation: Any, limit: float | None) -> torch.Tensor:
+    """act(gate) ⊙ up, both cut to `limit` before, (..., channels)."""
+    if limit is not None:
+        gate, up = gate.clamp(max=limit), up.clamp(min=-limit, max=limit)
+    return activation(gate) * up
+
+
 class Experts(nn.Module):
     """The weights of all experts, and the computation of the chosen ones."""
 
@@ -152,7 +160,7 @@ class Experts(nn.Module):
 
     def __init__(self, n_experts: int, width: int, inner: int, params: dict[str, Any]):
         super().__init__()
-        self.n_experts, self.gated = n_experts, params["gated"]
+        self.n_experts, self.gated, self.gate_limit = n_experts, params["gated"], params["gate_limit"]
         # The name says what it holds: gate and up joined, or up alone.
         self.first = "gate_up_proj" if self.gated else "up_proj"
         height = 2 * inner if self.gated else inner
@@ -171,7 +179,7 @@ class Experts(nn.Module):
         if not self.gated:
             return self.activation(first)
         gate, up = first.chunk(2, dim=-1)
-        return self.activation(gate) * up
+        return gated_product(gate, up, self.activation, self.gate_limit)
 
     def forward(
         self,
@@ -220,14 +228,14 @@ class SharedExperts(nn.Module):
         self.down_proj = nn.Linear(inner, width, bias=False)
         # How much of them a token takes.
         self.gate = nn.Linear(width, 1, bias=False) if params["shared_gate"] else None
-        self.activation = ACTIVATIONS[params["activation"]]
+        self.activation, self.gate_limit = ACTIVATIONS[params["activation"]], params["gate_limit"]
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         inner = self.up_proj(hidden_states)
         if self.gate_proj is None:
             inner = self.activation(inner)
         else:
-            inner = self.activation(self.gate_proj(hidden_states)) * inner
+            inner = gated_product(self.gate_proj(hidden_states), inner, self.activation, self.gate_limit)
         output = self.down_proj(inner)
         if self.gate is not None:
             share = self.gate(hidden_states.to(self.gate.weight.dtype)).sigmoid()

@@ -23,11 +23,11 @@ SCORES = {
 }
 
 
-def unit(token: Tensor, first: list[Tensor], down: Tensor, activation: str) -> Tensor:
+def unit(token: Tensor, first: list[Tensor], down: Tensor, params: dict[str, Any]) -> Tensor:
     """One unit on one token, (d_model) -> (d_model); `first` is gate and up, or up alone."""
-    gate, up = first[0], first[-1]
-    inner = activate(activation, gate @ token)
-    return down @ (inner if len(first) == 1 else inner * (up @ token))
+    limit = math.inf if params["gate_limit"] is None else params["gate_limit"]
+    inner = activate(params["activation"], (first[0] @ token).clamp(max=limit))
+    return down @ (inner if len(first) == 1 else inner * (first[1] @ token).clamp(-limit, limit))
 
 
 def mixed(number: int) -> int:
@@ -99,11 +99,11 @@ def mixture_of_experts(
             else:
                 first = [weights["experts.up_proj"][expert]]
             down = weights["experts.down_proj"][expert]
-            output = output + params["routed_scale"] * share * unit(token, first, down, params["activation"])
+            output = output + params["routed_scale"] * share * unit(token, first, down, params)
         if params["shared_experts"]:
             names = ("gate", "up") if params["gated"] else ("up",)
             first = [weights[f"shared.{name}_proj.weight"] for name in names]
-            shared = unit(token, first, weights["shared.down_proj.weight"], params["activation"])
+            shared = unit(token, first, weights["shared.down_proj.weight"], params)
             if params["shared_gate"]:
                 shared = shared * torch.sigmoid(weights["shared.gate.weight"] @ token)
             output = output + shared
