@@ -99,6 +99,13 @@ def test_an_ordinary_model_is_not_commented_on(registry: Any) -> None:
          ("attention: {}}\n", "attention: {}}\n    residual: {type: hyper_connection, hyper: {expand: 1}}\n")),
         ("hyper_connection", "layer_templates.two.residual.hyper.expand",
          ("attention: {}}\n", "attention: {}}\n    residual: {type: hyper_connection, hyper: {expand: 9}}\n")),
+        ("steps", "layer_schedule",
+         ("{template: two, repeat: 1}", "integrator: {type: ode_euler, steps: 1, body: two}")),
+        ("steps", "layer_schedule",
+         ("{template: two, repeat: 1}", "integrator: {type: ode_rk4, steps: 33, body: two}")),
+        ("branches", "layer_templates.two.mixer.branched.selector.top_k",
+         ("type: attention, attention: {}", "type: branched, branched: {branches: {a: {type: attention}, "
+          "b: {type: retnet}}, selector: {type: top_k, top_k: 2}}")),
         ("unused_template", "layer_templates.two", ("  - {template: two, repeat: 1}\n", "")),
         ("reserved_namespace", "experimental.x", ("head:", "experimental.x: {a: 1}\nhead:")),
         ("reserved_namespace", "model.vendor.acme.x", ("n_heads: 4", "n_heads: 4, vendor.acme.x: 1")),

@@ -21,6 +21,7 @@ from eulerstack_mixers.declarations.norms import NORMS
 from eulerstack_mixers.declarations.positions import POSITIONS
 from eulerstack_mixers.declarations.residuals import RESIDUALS
 from eulerstack_mixers.declarations.retnet import RETNET
+from eulerstack_mixers.declarations.stage_rules import STAGE_RULES
 
 
 @hookimpl
@@ -68,7 +69,7 @@ def eulerstack_integrators() -> tuple[Primitive, ...]:
 @hookimpl
 def eulerstack_rules() -> tuple[Rule, ...]:
     """Realism rules about this package's words."""
-    return (*MODEL_RULES, *LATENT_RULES, *MOE_RULES, *HYPER_CONNECTION_RULES)
+    return (*MODEL_RULES, *LATENT_RULES, *MOE_RULES, *HYPER_CONNECTION_RULES, *STAGE_RULES)
 
 
 @hookimpl

@@ -115,6 +115,13 @@ class LayerIR:
         return tuple(self.mixer.held.values()) or (self.mixer,)
 
     @property
+    def placed_mixers(self) -> tuple[tuple[str, PrimitiveIR], ...]:
+        """The same with the path at which a spec names each."""
+        path, mixer = f"layer_templates.{self.template}.mixer", self.mixer
+        held = ((f"{path}.{mixer.type}.{mixer.holds}.{name}", each) for name, each in mixer.held.items())
+        return tuple(held) or ((path, mixer),)
+
+    @property
     def layers(self) -> tuple[LayerIR]:
         """The layer itself: what every stage has under this name are its layers."""
         return (self,)

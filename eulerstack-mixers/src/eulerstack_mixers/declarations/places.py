@@ -9,11 +9,7 @@ from typing import Any
 def placed_mixers(ir: Any) -> Iterator[tuple[str, Any]]:
     """(path of the mapping that names it, mixer) of every mixer that owns a cache slot, layer by layer."""
     for layer in ir.layers:
-        mixer, path = layer.mixer, f"layer_templates.{layer.template}.mixer"
-        if mixer.holds:
-            yield from ((f"{path}.{mixer.type}.{mixer.holds}.{name}", each) for name, each in mixer.held.items())
-        else:
-            yield path, mixer
+        yield from layer.placed_mixers
 
 
 def mixers_of(ir: Any) -> list[Any]:

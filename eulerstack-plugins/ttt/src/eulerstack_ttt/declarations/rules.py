@@ -16,14 +16,14 @@ MOST_STEPS = 8
 def ttt_range(ir: Any) -> Iterator[Finding]:
     """Learning rates, steps and mini-batches outside what has been used; one finding a word of a template."""
     seen = set()
-    for layer in ir.layers:
-        if layer.mixer.type != "ttt_layer":
+    for place, mixer in (placed for layer in ir.layers for placed in layer.placed_mixers):
+        if mixer.type != "ttt_layer":
             continue
-        for word, message in _unusual(layer.mixer.params, ir.model["max_seq_len"]):
-            if (layer.template, word) not in seen:
-                seen.add((layer.template, word))
-                path = f"layer_templates.{layer.template}.mixer.ttt.{word}"
-                yield Finding("ttt_range", message, path, layer.mixer.location)
+        for word, message in _unusual(mixer.params, ir.model["max_seq_len"]):
+            path = f"{place}.ttt.{word}"
+            if path not in seen:
+                seen.add(path)
+                yield Finding("ttt_range", message, path, mixer.location)
 
 
 def _unusual(params: Any, length: int) -> Iterator[tuple[str, Message]]:
