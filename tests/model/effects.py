@@ -115,6 +115,14 @@ def named(before: Spec, after: Spec, case: Case) -> None:
         _generated(built(after), phase_budgets=budgets)
 
 
+def modules(before: Spec, after: Spec, case: Case) -> None:
+    """Another number of parameters, which the built models have, and another loss while training: the same logits."""
+    assert len({es.count_parameters(es.normalize_to_ir(spec)) for spec in (before, after)}) == 2
+    for spec in (before, after):
+        assert sum(p.numel() for p in built(spec).parameters()) == es.count_parameters(es.normalize_to_ir(spec))
+    loss(before, after, case)
+
+
 def corrections(before: Spec, after: Spec, case: Case) -> None:
     """Training passes leave other numbers behind than weights: the corrections of routers."""
     found = []
@@ -273,9 +281,9 @@ def rounding(before: Spec, after: Spec, case: Case) -> None:
 EFFECTS: dict[str, Callable[[Spec, Spec, Case], None]] = {
     effect.__name__: effect
     for effect in (
-        refused, parameters, function, training, loss, corrections, remembered, initial, cost, cache_bytes, operations,
-        fact, source, findings, tokenizer, groups, groups_refused, trainer, recomputed, dtypes, rounding, phase_loss,
-        generation, named,
+        refused, parameters, function, training, loss, modules, corrections, remembered, initial, cost, cache_bytes,
+        operations, fact, source, findings, tokenizer, groups, groups_refused, trainer, recomputed, dtypes, rounding,
+        phase_loss, generation, named,
     )
 }  # fmt: skip
 

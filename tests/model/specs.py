@@ -64,7 +64,8 @@ def follow_routes(leader: torch.nn.Module, *followers: torch.nn.Module) -> None:
         for follower in followers:
             follower.get_submodule(name).register_forward_hook(
                 lambda module, given, output, of=chosen: (
-                    output if module.training else (output[0], module.weigh(output[0], of[-1]), of[-1])
+                    # A router that the leader's pass did without, one of a head's, chooses for itself.
+                    output if module.training or not of else (output[0], module.weigh(output[0], of[-1]), of[-1])
                 )
             )
 

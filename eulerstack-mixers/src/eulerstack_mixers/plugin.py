@@ -16,6 +16,7 @@ from eulerstack_mixers.declarations.mlp import MLP
 from eulerstack_mixers.declarations.model_rules import MODEL_RULES
 from eulerstack_mixers.declarations.moe import MOE
 from eulerstack_mixers.declarations.moe_rules import MOE_RULES
+from eulerstack_mixers.declarations.mtp import CAUSAL_LM_MTP
 from eulerstack_mixers.declarations.no_ffn import NO_FFN
 from eulerstack_mixers.declarations.norms import NORMS
 from eulerstack_mixers.declarations.positions import POSITIONS
@@ -57,7 +58,7 @@ def eulerstack_residuals() -> tuple[Primitive, ...]:
 @hookimpl
 def eulerstack_heads() -> tuple[Primitive, ...]:
     """Output heads."""
-    return (CAUSAL_LM,)
+    return (CAUSAL_LM, CAUSAL_LM_MTP)
 
 
 @hookimpl

@@ -77,6 +77,7 @@ def describe(spec: Spec, ir: ModelIR, context: int | None = None, batch: int = 1
         "context": length,
         "batch": batch,
         "cache_bytes": _cache_bytes(cost, length, batch),
+        "drafts": None if cost.drafts is None else _drafts(cost.drafts, length, batch),
         "training_cost": {
             "flops_per_token": training.flops_per_token,
             "weight_bytes": training.weights,
@@ -148,6 +149,16 @@ def _cache_bytes(cost: ModelCost, length: int, batch: int) -> dict[str, int]:
         "per_token": cost.cache_bytes_per_token,
         "fixed": cost.cache_bytes_fixed,
         "at_context": cost.cache_bytes(length, batch),
+    }
+
+
+def _drafts(cost: ModelCost, length: int, batch: int) -> dict[str, Any]:
+    """The price of the head's own layers, which the logits do without: of drafting one token by each module."""
+    return {
+        "params": cost.total,
+        "active": cost.active,
+        "flops_per_token": cost.flops_per_token(length),
+        "cache_bytes": _cache_bytes(cost, length, batch),
     }
 
 

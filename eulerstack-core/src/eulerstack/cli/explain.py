@@ -199,7 +199,20 @@ def _print_cost(data: Mapping[str, Any]) -> None:
         full.format(full=short_bytes(cache["at_context"]), batch=data["batch"], length=length),
     ]
     _pair(_("Cache"), ", ".join(parts))
+    if data["drafts"]:
+        _print_drafts(data["drafts"], length)
     _print_training(data["training_cost"])
+
+
+def _print_drafts(drafts: Mapping[str, Any], length: int) -> None:
+    text = _("{params} params, {active} active; {flops} a round and {cache} of cache at {length} tokens").format(
+        params=long_count(drafts["params"]),
+        active=long_count(drafts["active"]),
+        flops=short_count(drafts["flops_per_token"], "G"),
+        cache=short_bytes(drafts["cache_bytes"]["at_context"]),
+        length=length,
+    )
+    _pair(_("Draft layers"), text)
 
 
 def _print_training(cost: Mapping[str, Any]) -> None:

@@ -46,6 +46,9 @@ def compile_ir(ir: ModelIR) -> dict[str, Any]:
     windows = [cache.window for cache, own in zip(caches, gated, strict=True) if cache.window is not None and not own]
     # transformers knows one window a model; the most frequent one gets its name.
     sliding_window = max(sorted(set(windows)), key=windows.count) if windows else None
+    if ir.head_layer is not None:
+        of_head = [_cache_of(kind, node) for kind, node in _slot_owners(ir.head_layer)]
+        architecture["head"]["layer_types"] = [_layer_type(cache, sliding_window, False) for cache in of_head]
     return {
         "model_type": "eulerstack",
         "architectures": ["EulerStackForCausalLM"],
@@ -138,7 +141,8 @@ def nodes_of(ir: ModelIR) -> Iterator[tuple[str, str, Params]]:
         yield "norm", ir.final_norm.type, ir.final_norm.params
     for integrator in dict.fromkeys(stage.integrator for stage in ir.stages if isinstance(stage, IntegratorIR)):
         yield "integrator", integrator.type, integrator.params
-    for layer in dict.fromkeys(ir.layers):
+    own = () if ir.head_layer is None else (ir.head_layer,)
+    for layer in dict.fromkeys((*ir.layers, *own)):
         for node in dict.fromkeys((layer.mixer, *layer.slot_mixers)):
             yield "mixer", node.type, node.params
         if not registry.get("ffn", layer.ffn.type).absent:

@@ -15,6 +15,7 @@ from typing import Literal
 
 from eulerstack.compiler.declared import evaluations_of, is_cached
 from eulerstack.ir.dims import dims_of
+from eulerstack.ir.head_layers import head_layers_of
 from eulerstack.ir.lookup import primitive_of
 from eulerstack.ir.types import IntegratorIR, LayerIR, ModelIR, PrimitiveIR
 from eulerstack.plugins import Cost, Dims
@@ -86,6 +87,7 @@ class ModelCost:
     stream_ends  one Cost for each run of layers with several residual streams: what joins these into one
     stages      what stages that hold several layers cost beside these
     final_norm  parameters of the norm before the head
+    drafts      the price of the head's own layers, which take no part in computing the logits; None where it has none
     head        the head's price, that of `lm_head` included; 0 parameters when it has none beside the embedding's table
     cached      whether it decodes from a cache; if not, every token is decoded from the whole sequence
     """
@@ -98,16 +100,18 @@ class ModelCost:
     stream_ends: tuple[Cost, ...] = ()
     stages: tuple[Cost, ...] = ()
     cached: bool = True
+    drafts: ModelCost | None = None
 
     @property
     def total(self) -> int:
         """All parameters of the model; a table shared by embedding and head counts once."""
-        return self._sum(lambda cost, share: cost.params) + self.embedding + self.final_norm
+        drafts = 0 if self.drafts is None else self.drafts.total
+        return self._sum(lambda cost, share: cost.params) + self.embedding + self.final_norm + drafts
 
     @property
     def safe(self) -> int:
         """Parameters of norms and routers, which `dtype_policy: layered_safe` keeps in float32."""
-        parts = self._sum(lambda cost, share: cost.safe_params)
+        parts = self._sum(lambda cost, share: cost.safe_params) + (0 if self.drafts is None else self.drafts.safe)
         return (
             parts + self.final_norm + sum(norm.params - norm.safe_params for each in self.layers for norm in each.norms)
         )
@@ -119,7 +123,8 @@ class ModelCost:
 
     @property
     def active(self) -> int:
-        """Parameters that one token touches. Tables of embeddings count whole, as published figures have it."""
+        """Parameters that one token touches on its way to the logits. Tables of embeddings count whole, as published
+        figures have it."""
         return self._sum(lambda cost, share: round(cost.active * share)) + self.embedding + self.final_norm
 
     def cache_bytes(self, context: int, batch: int = 1) -> int:
@@ -242,6 +247,7 @@ def model_cost(ir: ModelIR, registry: Registry | None = None, element_bytes: int
         stream_ends=tuple(pricer.stream_ends([stage if isinstance(stage, LayerIR) else None for stage in ir.stages])),
         stages=tuple(cost for stage in ir.stages if isinstance(stage, IntegratorIR) for cost in pricer.stage(stage)),
         cached=all(is_cached(registry, stage) for stage in ir.stages),
+        drafts=pricer.drafts(ir),
     )
 
 
@@ -272,6 +278,26 @@ class _Pricer:
         uses = ask(self.registry, head, bool, head.lm_head, ir.head.params)
         matrix = self.dims.vocab_size * self.dims.d_model if uses and not ir.embedding["tie_word_embeddings"] else 0
         return replace(cost, params=cost.params + matrix, active_params=cost.active + matrix)
+
+    def drafts(self, ir: ModelIR) -> ModelCost | None:
+        """The price of the layers that a head has of its own."""
+        own = head_layers_of(self.registry, self.dims, ir.head)
+        if own is None or ir.head_layer is None:
+            return None
+        position = primitive_of(self.registry, "position", ir.position.type)
+        layers = (ir.head_layer,) * own.layers
+        norm = self.price("norm", ir.head_layer.norm).params
+        return ModelCost(
+            embedding=0,
+            # A bias on scores is computed in every stack of layers, positions of embeddings are not added again.
+            positions=_times(own.modules, self.price("position", ir.position))
+            if position.place == "scores"
+            else Cost(),
+            layers=(self.layer(ir.head_layer),) * (own.layers * own.modules),
+            final_norm=own.norms * own.modules * norm,
+            head=_times(own.modules, own.cost),
+            stream_ends=tuple(self.stream_ends(layers)) * own.modules,
+        )
 
     def layer(self, layer: LayerIR) -> LayerCost:
         """The price of one layer."""

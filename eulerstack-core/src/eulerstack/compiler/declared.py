@@ -11,6 +11,7 @@
     evaluations    of an integrator's stage: how often each of its layers is evaluated, where that is not once
     cached         of an integrator's stage that no cache serves: false; its layers then have one slot each
     lm_head        of a head that does without the matrix of that name: false
+    layer_types    of a head with layers of its own: the kinds of their cache slots
     config_fields  of the whole: config.json's names for what primitives say
 
 The IR is the rest; it is complete without these, and reading it back leaves them out.

@@ -41,4 +41,7 @@ def training_cost(ir: ModelIR, cost: ModelCost, context: int) -> TrainingCost:
     passes = 4 if hints["checkpointing"] else 3
     state = (2 if hints["optimizer"] == "adamw" else 1, 2)
     least, most = (numbers * weights for numbers in state)
-    return TrainingCost(passes * cost.flops_per_token(context, "prefill"), weights, weights, (least, most))
+    # A head's own layers take part in training alone.
+    parts = [each for each in (cost, cost.drafts) if each is not None]
+    flops = sum(each.flops_per_token(context, "prefill") for each in parts)
+    return TrainingCost(passes * flops, weights, weights, (least, most))

@@ -67,7 +67,8 @@ class EulerStackConfig(PreTrainedConfig):
     v1_extensions: dict | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
-        for layer_type in set(self.layer_types or ()):
+        head = (self.architecture or {}).get("head", {})
+        for layer_type in {*(self.layer_types or ()), *head.get("layer_types", ())}:
             register_layer(layer_type)
             for register in WRAPPED_LAYERS.values():
                 register(layer_type)

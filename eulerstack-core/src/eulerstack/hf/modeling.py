@@ -257,7 +257,10 @@ class EulerStackModel(EulerStackPreTrainedModel):
         architecture = config.architecture
         embedding = architecture["embedding"]
         scale = config.hidden_size**0.5 if embedding["scale"] == "sqrt_d_model" else embedding["scale"]
-        self.embed_tokens = ScaledEmbedding(config.vocab_size, config.hidden_size, config.pad_token_id, scale)
+        # A stack within a head is given embeddings.
+        self.embed_tokens: Any = None
+        if not embedding.get("absent", False):
+            self.embed_tokens = ScaledEmbedding(config.vocab_size, config.hidden_size, config.pad_token_id, scale)
         # Where positions are the mixers' business, the model has no part of its own for them.
         position = architecture["position"]
         self.position: Any = None
@@ -418,7 +421,7 @@ class EulerStackForCausalLM(EulerStackPreTrainedModel, *GENERATION.values(), Gen
             self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         else:
             self._tied_weights_keys = {}
-        self.head = primitive_class("head", head)(config, head["params"])
+        self.head: Any = primitive_class("head", head)(config, head["params"])
         self.readout_multiplier = 1 / width_multiplier(config.architecture)
         self.settle()
         if self.lm_head is None:
@@ -457,6 +460,14 @@ class EulerStackForCausalLM(EulerStackPreTrainedModel, *GENERATION.values(), Gen
             if hasattr(module, "resize_vocabulary"):
                 module.resize_vocabulary(embedding.num_embeddings)
         return embedding
+
+    def _get_candidate_generator(self, generation_config: Any, **kwargs: Any) -> Any:
+        """As in transformers, except that `use_mtp` asks the head for drafts. ValueError when it has none to give."""
+        if not getattr(generation_config, "use_mtp", None):
+            return super()._get_candidate_generator(generation_config=generation_config, **kwargs)
+        if not hasattr(self.head, "candidate_generator"):
+            raise ValueError("use_mtp: this model's head predicts the next token only; generate without use_mtp")
+        return self.head.candidate_generator(self, generation_config, kwargs.get("logits_processor"))
 
     def _get_static_cache_init_shape(self) -> Any:
         # Where keys and values have widths of their own, such a cache is shaped by its first tokens.
@@ -523,8 +534,27 @@ class EulerStackForCausalLM(EulerStackPreTrainedModel, *GENERATION.values(), Gen
             if head_loss is None:
                 loss = token_loss(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **words)
             else:
-                loss = head_loss(logits, labels, token_loss, hidden_states=hidden_states, **words)
+                embeddings = self.model.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
+                batch = {
+                    "input_ids": input_ids,
+                    "inputs_embeds": embeddings,
+                    "attention_mask": attention_mask,
+                    "position_ids": position_ids,
+                }
+                loss = head_loss(
+                    logits,
+                    labels,
+                    token_loss,
+                    hidden_states=hidden_states,
+                    lm_head=None if self.lm_head is None else self.project,
+                    batch=batch,
+                    **words,
+                )
         router_loss = outputs.router_loss
+        if isinstance(loss, tuple):
+            # A head that routes too.
+            loss, routed = loss
+            router_loss = routed if router_loss is None else router_loss + routed
         if labels is not None and router_loss is not None:
             total = kwargs.get("num_items_in_batch")
             if total is not None:

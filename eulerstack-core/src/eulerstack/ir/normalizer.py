@@ -14,6 +14,7 @@ from typing import Any
 from eulerstack.dsl.paths import is_reserved, layers_path
 from eulerstack.dsl.source import Spec, as_spec
 from eulerstack.errors import Diagnostic, Message, NormalizationError, msg
+from eulerstack.ir.head_layers import head_layers_of
 from eulerstack.ir.lookup import primitive_of
 from eulerstack.ir.reserved import take_out
 from eulerstack.ir.types import FrozenMapping, IntegratorIR, LayerIR, ModelIR, NormIR, PrimitiveIR, Stage
@@ -26,8 +27,9 @@ from eulerstack.schema.claims import claimed_key
 from eulerstack.schema.compatibility import check_compatibility
 from eulerstack.schema.defaults import complete, complete_words
 from eulerstack.schema.overrides import applied
-from eulerstack.schema.sections import MAX_D_FF, ir_words, shared_params
-from eulerstack.schema.sizes import complete_model, feed_forward_width
+from eulerstack.schema.sections import DEFAULT_TYPES, MAX_D_FF, ir_words, shared_params
+from eulerstack.schema.sizes import complete_model, dims_from, feed_forward_width
+from eulerstack.schema.stages import scheduled_templates
 from eulerstack.schema.validate import validate_structure
 from eulerstack.schema.wrapping import depth_gating
 
@@ -78,6 +80,8 @@ class _Normalizer:
         given, self.reserved = take_out({key: value for key, value in spec.items() if key != "let"})
         self._complete_reserved()
         self.names = list(given["layer_templates"])
+        # For a head with layers of its own, the variant of each template without an override.
+        self.plain: dict[str, str] = {}
         self.variants, self.entries = self._variants(given)
         optional: Data = {
             "training_hints": {},
@@ -133,6 +137,10 @@ class _Normalizer:
                 entries.append({**rest, "integrator": {**stage, "body": key_of(stage["body"], {})}})
             else:
                 entries.append({**rest, "template": key_of(entry["template"], entry.get("override") or {})})
+        head = primitive_of(self.registry, "head", given.get("head", {}).get("type", DEFAULT_TYPES["head"]))
+        if head.head_layers is not None:
+            # Which one the head's layers have is known when the head is resolved.
+            self.plain = {name: key_of(name, {}) for name in self.names}
         return variants, entries
 
     def _with_blocks(self, raw: Data, kinds: Sequence[Kind]) -> Data:
@@ -163,12 +171,18 @@ class _Normalizer:
         position = self._position(model, embedding)
         positioned = {**embedding, "positional": position.type, **position.params}
         context = {"model": model, "embedding": positioned, "training_hints": self.spec["training_hints"]}
-        head = self._primitive("head", self.spec["head"], context, "head")
+        scheduled = [key for entry in self.entries for _, key in scheduled_templates(entry)]
+        last_template = self.variants[scheduled[-1]].template
+        head = self._primitive("head", self.spec["head"], {**context, "last_template": last_template}, "head")
         embedding["tie_word_embeddings"] = self._tied(head, embedding)
+        own = head_layers_of(self.registry, dims_from(model, position.type), head)
+        needed = {*scheduled, *({self.plain[own.template]} if own else ())}
         templates = {
             key: self._layer(variant.template, self.spec["layer_templates"][key], context)
             for key, variant in self.variants.items()
+            if key in needed
         }
+        self.used = {self.variants[key].template for key in needed}
         stages, extensions, written = self._expand(templates, context)
         last = stages[-1].layers[-1].norm
         # Only a layer that stands alone ends with its own norm.
@@ -188,6 +202,7 @@ class _Normalizer:
             execution_modes=tuple(map(FrozenMapping, self.spec.get("execution_modes", ()))),
             transition=self._section("transition") if "transition" in self.spec else FrozenMapping(),
             tissue=self._section("tissue") if "tissue" in self.spec else FrozenMapping(),
+            head_layer=templates[self.plain[own.template]] if own else None,
             location=self.locate(""),
             locations=FrozenMapping({path: self.locate(source) for path, source in written.items()}),
         )
@@ -296,7 +311,7 @@ class _Normalizer:
                 if path.startswith(prefix)
             )
             first += count
-        unused = set(self.names) - {variant.template for variant in self.variants.values()}
+        unused = set(self.names) - self.used
         written.update(
             (path, path)
             for path in self.reserved

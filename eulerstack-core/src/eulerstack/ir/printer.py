@@ -108,7 +108,8 @@ def _template(registry: Registry, layer: LayerIR) -> Data:
 def _templates(ir: ModelIR, registry: Registry) -> tuple[Data, dict[LayerIR, tuple[str, Data]]]:
     """The templates of a spec, and for each distinct layer its template's name and the override it needs.
 
-    An integrator names its body without an override, so of one template's layers such a body is the base.
+    An integrator names its body without an override, and so does a head its layers: of one template's layers such a one
+    is the base, used by the schedule or not.
     """
     groups: dict[str, Counter[LayerIR]] = {}
     bodies = {stage.body for stage in ir.stages if isinstance(stage, IntegratorIR)}
@@ -119,12 +120,15 @@ def _templates(ir: ModelIR, registry: Registry) -> tuple[Data, dict[LayerIR, tup
     uses: dict[LayerIR, tuple[str, Data]] = {}
     for name, group in groups.items():
         layers = [layer for layer, _ in group.most_common()]
-        candidates = [layer for layer in layers if layer in bodies][:1] or layers
+        plain = [ir.head_layer] if ir.head_layer is not None and ir.head_layer.template == name else []
+        candidates = (plain + [layer for layer in layers if layer in bodies])[:1] or layers
         base, overrides = _best_base(candidates, layers, last if last in group else None, registry)
         templates[name] = _template(registry, base)
         for layer in group:
             if layer in overrides and not (overrides[layer] and layer in bodies):
                 uses[layer] = (name, overrides[layer])
+    if ir.head_layer is not None and ir.head_layer.template not in templates:
+        templates[ir.head_layer.template] = _template(registry, ir.head_layer)
     for layer in (layer for group in groups.values() for layer in group if layer not in uses):
         number = 2
         while (name := f"{layer.template}-{number}") in templates or name in groups:
@@ -148,13 +152,18 @@ def _best_base(
         base = layer
         if last is not None and (base.norm.position == "post") != (last.norm.position == "post"):
             base = replace(base, norm=replace(base.norm, position=last.norm.position))
-        reached = {each: override for each in layers if (override := _override(base, each, registry)) is not None}
+        reached = _reached(base, layers, registry)
         if best is None or len(reached) > len(best[1]):
             best = (base, reached)
         if len(best[1]) == len(layers):
             break
     assert best is not None, "a template is only listed because a layer uses it"
     return best
+
+
+def _reached(base: LayerIR, layers: Iterable[LayerIR], registry: Registry) -> dict[LayerIR, Data]:
+    """The layers that an override makes of `base`, and those overrides."""
+    return {layer: override for layer in layers if (override := _override(base, layer, registry)) is not None}
 
 
 def _override(base: LayerIR, layer: LayerIR, registry: Registry) -> Data | None:
@@ -227,6 +236,7 @@ def to_data(ir: ModelIR) -> Data:
     """The JSON form of a model: its distinct layers in `blocks`, and its stages in `layers`.
 
     A stage is the index of a block where it is one layer, otherwise a mapping whose `layers` are such indices.
+    `head.block` is that of the layers of the head, where it has some.
     """
     blocks: dict[LayerIR, int] = {}
     stages: list[int | Data] = []
@@ -237,6 +247,9 @@ def to_data(ir: ModelIR) -> Data:
                 stages.append({"integrator": _node(stage.integrator), "layers": indices * stage.copies})
             else:
                 stages += indices
+    head = _node(ir.head)
+    if ir.head_layer is not None:
+        head["block"] = blocks.setdefault(ir.head_layer, len(blocks))
     return {
         "schema_version": ir.schema_version,
         "model": thaw(ir.model),
@@ -246,7 +259,7 @@ def to_data(ir: ModelIR) -> Data:
         "blocks": [_block(layer) for layer in blocks],
         "layers": stages,
         "final_norm": None if ir.final_norm is None else _node(ir.final_norm),
-        "head": _node(ir.head),
+        "head": head,
         "training_hints": thaw(ir.training_hints),
         "compatibility": thaw(ir.compatibility),
         "extensions": thaw(ir.extensions),
@@ -313,6 +326,7 @@ def from_data(data: Mapping[str, Any]) -> ModelIR:
         execution_modes=tuple(map(FrozenMapping, data.get("execution_modes", ()))),
         transition=FrozenMapping(data.get("transition")),
         tissue=FrozenMapping(data["tissue"]),
+        head_layer=blocks[data["head"]["block"]] if "block" in data["head"] else None,
     )
 
 

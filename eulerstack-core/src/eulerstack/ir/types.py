@@ -163,6 +163,7 @@ class ModelIR:
     `embedding` holds type, tie_word_embeddings (agreed with the head's) and scale; `position` is what its `positional`
     chose. `execution_modes` are the phases of a generation, in order, and `transition` is what ends one; both are empty
     where the spec has none. `tissue` holds columns and connectivity; it is empty where the spec has none.
+    `head_layer` is the layer that those of a head with layers of its own are made as; None for any other head.
     `extensions` maps the dotted path of each reserved-namespace key to its value, complete where a plugin claims the
     key, and holds the defaults of the words that plugins add to sections; `locations` says where the keys stand.
     """
@@ -181,6 +182,7 @@ class ModelIR:
     execution_modes: tuple[FrozenMapping, ...] = ()
     transition: FrozenMapping = FrozenMapping()
     tissue: FrozenMapping = FrozenMapping()
+    head_layer: LayerIR | None = None
     location: Location | None = field(default=None, compare=False, repr=False)
     locations: FrozenMapping = field(default_factory=FrozenMapping, compare=False, repr=False)
 

@@ -125,6 +125,23 @@ class Held:
     submodule: str = "{name}"
 
 
+@dataclass(frozen=True)
+class HeadLayers:
+    """Layers of a head's own, beside those of the schedule.
+
+    The head has `modules` modules, each with `layers` layers of one template after another, `norms` norms of that
+    template's kind, and what `cost` counts. `word` is the head's word that names the template, `template` its value.
+    None of them takes part in computing the logits.
+    """
+
+    word: str
+    template: str
+    modules: int
+    layers: int
+    norms: int
+    cost: Cost
+
+
 Backend = Literal["sdpa", "flash", "flex", "serving"]
 
 
@@ -215,7 +232,8 @@ class Primitive:
     inline    JSON Schema properties written beside `type` itself ("activation" of an ffn)
     cost      (dims, params, element_bytes) -> Cost; exact, checked against the built module
     resolve   (params, model) -> params: fills what depends on other parts of the spec; `model` is the complete mapping
-              {"model": …, "embedding": …, "training_hints": …}; the result holds no "inherit" value any more
+              {"model": …, "embedding": …, "training_hints": …}, and for a head {"last_template": …}, the template of
+              the schedule's last layer; the result holds no "inherit" value any more
     checks    (dims, params) -> problems that make the spec a CompatibilityError
     holds     the primitives that it holds (mixers only, and not those that hold others). Each of them has a cache slot
               and features, it itself has none; `cost` and `state` are about what it adds to them
@@ -231,6 +249,7 @@ class Primitive:
               cache slot of its own
     cached      whether those slots hold what decoding needs (integrators only). False where evaluations depend on
               tokens to come: a model that has such a stage keeps nothing while it decodes, and takes no cache
+    head_layers  (dims, params) -> HeadLayers, for a head with layers of its own (heads only)
     norm_slots  (norms' position, whether there is an ffn) -> names of the norms of a layer (residuals only, and needed
               there)
     per_branch  `cost` is that of one of a layer's branches, of which there are two, or one where there is no ffn
@@ -276,6 +295,7 @@ class Primitive:
     copies: Callable[[Params], int] = _one
     evaluations: Callable[[Params], int] = _one
     cached: bool = True
+    head_layers: Callable[[Dims, Params], HeadLayers] | None = None
     norm_slots: Callable[[str, bool], tuple[str, ...]] | None = None
     per_branch: bool = False
     streams: Callable[[Params], int] = _one

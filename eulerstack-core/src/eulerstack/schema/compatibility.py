@@ -267,6 +267,7 @@ class _Checker:
         head = self._parts.part("head", self._spec["head"], "head")
         if head is not None:
             self._head_matrix(head)
+            self._head_template(head)
         layers = (each for layer in self._layers.values() for part in layer.values() for each in part.all())
         stages = (
             self._parts.part("integrator", entry["integrator"], f"layer_schedule[{index}].integrator")
@@ -293,6 +294,16 @@ class _Checker:
                 msg("Type tie_word_embeddings: false, or delete the line"),
                 "reference/errors.md#tied-weights",
             )
+
+    def _head_template(self, head: Part) -> None:
+        """That the template of a head's own layers is there."""
+        declared = head.primitive.head_layers
+        if declared is None:
+            return
+        own = self._parts.guarded(head.primitive, head.path, lambda: declared(self._parts.dims, head.params))
+        # The template of a schedule's last layer, which is reported there, has come without being named here.
+        if own is not None and own.template != self._parts.last_template:
+            self._template(own.template, head.problem_path(own.word))
 
     def _schedule(self, sizes_fit: bool) -> None:
         """The references of the schedule and its overrides."""

@@ -18,6 +18,7 @@ from eulerstack.schema import sections
 from eulerstack.schema.defaults import complete, complete_words
 from eulerstack.schema.held import held_mappings, holds_others
 from eulerstack.schema.sizes import complete_model, dims_from
+from eulerstack.schema.stages import scheduled_templates
 from eulerstack.schema.training import training_hints
 
 Result = TypeVar("Result")
@@ -57,6 +58,7 @@ class Parts:
         self._registry = registry
         self._problems = problems
         self._failed: set[str] = set()
+        self.last_template = [name for entry in spec["layer_schedule"] for _, name in scheduled_templates(entry)][-1]
         self.model = complete_model(spec["model"])
         self.embedding = complete_words(sections.embedding()["properties"], spec["embedding"])
         self.training_hints = complete_words(training_hints()["properties"], spec.get("training_hints", {}))
@@ -87,7 +89,13 @@ class Parts:
             nodes = {name: {"type": each.primitive.name, "params": each.params} for name, each in held.items()}
             params = {**params, primitive.holds.word: nodes}
         embedding = {**self.embedding, **params} if kind == "position" else self.embedding
-        context = {"model": self.model, "embedding": embedding, "training_hints": self.training_hints}
+        context: dict[str, Any] = {
+            "model": self.model,
+            "embedding": embedding,
+            "training_hints": self.training_hints,
+        }
+        if kind == "head":
+            context["last_template"] = self.last_template
         resolved = self.guarded(primitive, path, lambda: dict(primitive.resolve(params, context)))
         if kind == "memory" and resolved is not None:
             resolved = dict(settle_memory(resolved))

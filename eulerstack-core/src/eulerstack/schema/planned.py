@@ -7,14 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-PLANNED_TYPES: dict[str, tuple[str, ...]] = {
-    "head": ("causal_lm_mtp",),
-}
+PLANNED_TYPES: dict[str, tuple[str, ...]] = {}
 
 PLANNED_WORDS: dict[str, tuple[str, ...]] = {
     "layer_templates.<name>": ("shape_change",),
     "layer_schedule[]": ("parallel", "merge"),
-    "head": ("mtp",),
 }
 
 

@@ -26,7 +26,7 @@ def findings(ir: Any, registry: Any = None, spec: Mapping[str, Any] | None = Non
     found += _reserved(ir, registry, spec)
     if spec is not None:
         found += _tied_weights(spec)
-        found += _unused_templates(spec)
+        found += _unused_templates(spec, ir)
     locate = getattr(spec, "locate", lambda path: None)
     return [each if each.location or not each.path else replace(each, location=locate(each.path)) for each in found]
 
@@ -91,8 +91,10 @@ def _tied_weights(spec: Mapping[str, Any]) -> Iterator[Finding]:
         )
 
 
-def _unused_templates(spec: Mapping[str, Any]) -> Iterator[Finding]:
+def _unused_templates(spec: Mapping[str, Any], ir: Any) -> Iterator[Finding]:
     used = {name for entry in spec["layer_schedule"] for _, name in scheduled_templates(entry)}
+    if ir.head_layer is not None:
+        used.add(ir.head_layer.template)
     for name in spec["layer_templates"]:
         if name not in used and not is_reserved(name):
             yield Finding(

@@ -174,7 +174,7 @@ DEEPSEEK_V3 = Importer(
     refused=(
         (
             ("model.layers.{i}.eh_proj", "model.layers.{i}.enorm", "model.layers.{i}.hnorm"),
-            msg("has layers that predict further tokens (MTP), which this version does not implement"),
+            msg("has layers that predict further tokens (MTP), which this importer does not read"),
             msg("load and save the checkpoint with transformers, which leaves these layers out"),
         ),
     ),

@@ -43,6 +43,9 @@ class ToyLowRankHead(nn.Module):
         logits: torch.Tensor,
         labels: torch.Tensor,
         loss_function: Callable[..., torch.Tensor],
+        hidden_states: torch.Tensor,
+        lm_head: Callable[[torch.Tensor], torch.Tensor] | None,
+        batch: dict[str, Any],
         num_items_in_batch: torch.Tensor | int | None = None,
         **kwargs: Any,
     ) -> torch.Tensor:
