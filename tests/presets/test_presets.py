@@ -32,6 +32,7 @@ PROMISED_PARAMS = {
     "arch_advanced_retnet": 1.3e9,
     "arch_advanced_samba": 1e9,
     "arch_expert_dsv4_flash_mini": 1.8e8,
+    "arch_expert_dual_stream": 1.4e9,
     "arch_expert_mhc_moe_mini": 1.5e8,
     "arch_expert_reasoning_r1": 1.3e9,
     "arch_expert_striped_hyena": 1e9,

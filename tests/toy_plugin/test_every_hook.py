@@ -43,6 +43,7 @@ WORDS: dict[str, tuple[str, str, str, Any, Any]] = {
     "eulerstack_memories": ("vendor.toy.average", "ToyAverage", f"{EMA}.memory.+.scale", 3.0, "loud"),
     "eulerstack_heads": ("vendor.toy.low_rank", "ToyLowRankHead", "head.+.rank", 4, 0),
     "eulerstack_integrators": ("vendor.toy.relax", "ToyRelax", "layer_schedule.2.integrator.+.rate", 0.25, 2),
+    "eulerstack_merges": ("vendor.toy.blend", "ToyBlend", "layer_schedule.3.merge.+.share", 0.75, 1),
 }
 
 
@@ -201,7 +202,8 @@ class TestMemory:
         with torch.no_grad():
             before = model(ids, output_hidden_states=True)
             surprise = model.step_memory_at_inference(before.hidden_states[-1])
-            assert set(surprise) == {f"eulerstack.layers.{layer}.toy_average" for layer in (0, 1)}
+            places = ("0", "1", "4.streams.0.layers.0")
+            assert set(surprise) == {f"eulerstack.layers.{place}.toy_average" for place in places}
             assert not torch.allclose(model(ids).logits, before.logits)
             model.reset_memory()
             assert torch.equal(model(ids).logits, before.logits)
@@ -588,8 +590,8 @@ class TestIntegrator:
 
     def test_every_evaluation_has_a_cache_slot_and_decoding_is_exact(self) -> None:
         model, ids = model_of(preset()), some_ids(batch=2)
-        # Two of the slots are the memories' of the first two layers.
-        assert len(model.config.layer_types) == 7 and model.config.num_hidden_layers == 4
+        # Three of the slots are the memories' of the layers made from `ema`.
+        assert len(model.config.layer_types) == 10 and model.config.num_hidden_layers == 6
         with torch.no_grad():
             first = model(ids[:, :6], use_cache=True)
             second = model(ids[:, 6:], past_key_values=first.past_key_values)

@@ -12,6 +12,7 @@ from eulerstack_mixers.declarations.hyper_connection import HYPER_CONNECTION, HY
 from eulerstack_mixers.declarations.integrators import INTEGRATORS
 from eulerstack_mixers.declarations.latent_rules import LATENT_RULES
 from eulerstack_mixers.declarations.mamba import MAMBA
+from eulerstack_mixers.declarations.merges import MERGES
 from eulerstack_mixers.declarations.mlp import MLP
 from eulerstack_mixers.declarations.model_rules import MODEL_RULES
 from eulerstack_mixers.declarations.moe import MOE
@@ -65,6 +66,12 @@ def eulerstack_heads() -> tuple[Primitive, ...]:
 def eulerstack_integrators() -> tuple[Primitive, ...]:
     """Stages that apply a layer several times."""
     return INTEGRATORS
+
+
+@hookimpl
+def eulerstack_merges() -> tuple[Primitive, ...]:
+    """Ways to make one stream of several."""
+    return MERGES
 
 
 @hookimpl

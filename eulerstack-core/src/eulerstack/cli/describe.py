@@ -13,7 +13,7 @@ from eulerstack.schema.sections import DEFAULT_NORM_POSITION, DEFAULT_TYPES, sha
 if TYPE_CHECKING:
     from eulerstack.compiler.cost import ModelCost
     from eulerstack.dsl.source import Spec
-    from eulerstack.ir.types import ModelIR
+    from eulerstack.ir.types import LayerIR, ModelIR, Stage
     from eulerstack.plugins.manager import Registry
 
 PARTS = ("mixer", "ffn", "norm", "residual")
@@ -28,7 +28,8 @@ def describe(spec: Spec, ir: ModelIR, context: int | None = None, batch: int = 1
 
     `params` of a primitive are those that the spec gives and that differ from the defaults. Layers are run-length
     coded: a group is a run of equal layers, and its costs are those of one of them, all its evaluations together. Of a
-    layer inside a stage, `stage` is the index and the word of that stage.
+    layer inside a stage, `stage` is the index and the word of that stage, and the name of its stream; `stages` holds
+    what such stages cost beside their layers.
     """
     from eulerstack.compiler.cost import model_cost
     from eulerstack.compiler.phases import phase_facts
@@ -86,6 +87,7 @@ def describe(spec: Spec, ir: ModelIR, context: int | None = None, batch: int = 1
             "total_bytes": list(training.total),
         },
         "layers": _layers(ir, cost, length, batch),
+        "stages": _stages(ir, cost, length, batch),
     }
 
 
@@ -130,17 +132,21 @@ def _primitive(
 
 def _entry(entry: Mapping[str, Any], registry: Registry) -> dict[str, Any]:
     """An entry of the schedule; of a stage its type, its words and the template of its layers."""
-    if "integrator" not in entry:
-        return {
-            "template": entry["template"],
-            "repeat": entry.get("repeat", 1),
-            "override": entry.get("override") or {},
-            "depth_gating": entry.get("depth_gating"),
-        }
-    stage = entry["integrator"]
+    if "integrator" in entry:
+        stage = entry["integrator"]
+        return {"integrator": _primitive("integrator", stage["type"], stage, registry), "body": stage["body"]}
+    if "parallel" in entry:
+        merge = entry["merge"]
+        streams = [
+            {"stream": stream["stream"], "body": [_entry(run, registry) for run in stream["body"]]}
+            for stream in entry["parallel"]
+        ]
+        return {"parallel": streams, "merge": _primitive("merge", merge["type"], merge, registry)}
     return {
-        "integrator": _primitive("integrator", stage["type"], stage, registry),
-        "body": stage["body"],
+        "template": entry["template"],
+        "repeat": entry.get("repeat", 1),
+        "override": entry.get("override") or {},
+        "depth_gating": entry.get("depth_gating"),
     }
 
 
@@ -169,11 +175,7 @@ def _layers(ir: ModelIR, cost: ModelCost, length: int, batch: int) -> list[dict[
 
     groups = []
     first = 0
-    places = [
-        (layer, (index, stage.word) if stage.word else None)
-        for index, stage in enumerate(ir.stages)
-        for layer in stage.layers
-    ]
+    places = [place for index, stage in enumerate(ir.stages) for place in _places(index, stage)]
     for (layer, stage), run in groupby(places):
         count = sum(1 for _ in run)
         price = cost.layers[first]
@@ -183,7 +185,7 @@ def _layers(ir: ModelIR, cost: ModelCost, length: int, batch: int) -> list[dict[
                 "first": first,
                 "last": first + count - 1,
                 "template": layer.template,
-                "stage": None if stage is None else {"index": stage[0], "word": stage[1]},
+                "stage": stage and dict(stage),
                 "evaluations": price.evaluations,
                 "mixer": layer.mixer.type,
                 "ffn": layer.ffn.type,
@@ -202,3 +204,50 @@ def _layers(ir: ModelIR, cost: ModelCost, length: int, batch: int) -> list[dict[
         )
         first += count
     return groups
+
+
+def _places(index: int, stage: Stage) -> list[tuple[LayerIR, tuple[tuple[str, Any], ...] | None]]:
+    """Every layer of a stage, with what is said of the stage; None where the layer is a stage of its own."""
+    from eulerstack.ir.types import ParallelIR
+
+    if isinstance(stage, ParallelIR):
+        return [
+            (layer, (("index", index), ("word", stage.word), ("stream", stream.name)))
+            for stream in stage.streams
+            for layer in stream.layers
+        ]
+    place = (("index", index), ("word", stage.word)) if stage.word else None
+    return [(layer, place) for layer in stage.layers]
+
+
+def _stages(ir: ModelIR, cost: ModelCost, length: int, batch: int) -> list[dict[str, Any]]:
+    """What each stage that holds layers costs beside them; `first` and `last` are its layers."""
+    from eulerstack.compiler.cost import ModelCost
+    from eulerstack.ir.types import LayerIR, ParallelIR
+    from eulerstack.plugins.primitive import Cost
+
+    stages = []
+    first, prices = 0, iter(cost.stages)
+    for index, stage in enumerate(ir.stages):
+        last = first + len(stage.layers) - 1
+        if not isinstance(stage, LayerIR):
+            own = next(prices)
+            alone = ModelCost(embedding=0, positions=Cost(), layers=(), final_norm=0, head=Cost(), stages=(own,))
+            stages.append(
+                {
+                    "index": index,
+                    "word": stage.word,
+                    "type": stage.merge.type if isinstance(stage, ParallelIR) else stage.integrator.type,
+                    "first": first,
+                    "last": last,
+                    "params": alone.total,
+                    "active_params": alone.active,
+                    "flops_per_token": alone.flops_per_token(length),
+                    "flops_per_prompt_token": alone.flops_per_token(length, "prefill"),
+                    "cache_bytes_per_token": alone.cache_bytes_per_token,
+                    "cache_bytes_fixed": alone.cache_bytes_fixed,
+                    "cache_bytes_at_context": alone.cache_bytes(length, batch),
+                }
+            )
+        first = last + 1
+    return stages

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import groupby
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -34,7 +35,7 @@ from eulerstack.cli.terminal import (
 from eulerstack.i18n import gettext as _
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 MAX_ROWS = 200
 UNBROKEN = "\u00a0"
@@ -66,7 +67,7 @@ def explain(
     _print_sizes(data)
     _print_templates(data)
     _print_cost(data)
-    _print_layers(data["layers"])
+    _print_layers(data["layers"], data["stages"])
 
 
 def _pair(label: str, text: str, indent: int = 0) -> None:
@@ -100,8 +101,11 @@ def _print_templates(data: Mapping[str, Any]) -> None:
         for part, primitive in template.items():
             _pair(part, _with_params(primitive), indent=4)
     say(styled(_("Layer schedule:"), "name"))
-    for line in wrap(", ".join(map(_entry, data["schedule"])), min(columns(), 110) - 2):
-        say("  " + line.replace(UNBROKEN, " "))
+    for is_parallel, entries in groupby(data["schedule"], key=lambda entry: "parallel" in entry):
+        for entry in entries if is_parallel else ():
+            _print_streams(entry)
+        if not is_parallel:
+            _print_entries(entries)
     _pair(_("Total layers"), str(data["total_layers"]))
     head = dict(data["head"])
     tied = f", tie_weights={head.pop('tie_weights')}"
@@ -137,6 +141,20 @@ def _print_phases(phases: Mapping[str, Any]) -> None:
             tokens=f"{phases['longest_context']:,}", bytes=short_bytes(phases["cache_bytes"])
         ),
     )
+
+
+def _print_entries(entries: Iterable[Mapping[str, Any]], before: str = "  ") -> None:
+    """Entries one after another, each line after the same text."""
+    for line in wrap(", ".join(map(_entry, entries)), min(columns(), 110) - len(before)):
+        say(before + line.replace(UNBROKEN, " "))
+
+
+def _print_streams(stage: Mapping[str, Any]) -> None:
+    """A parallel stage as a picture: its streams side by side, and where they meet."""
+    for number, stream in enumerate(stage["parallel"]):
+        say(f"  {'├' if number else '┬'}─ {styled(stream['stream'], 'name')}")
+        _print_entries(stream["body"], "  │    ")
+    say(f"  ┴─ {_with_params(stage['merge'])}")
 
 
 def _entry(entry: Mapping[str, Any]) -> str:
@@ -228,7 +246,8 @@ def _range(bounds: Sequence[int]) -> str:
     return least if least == most else f"{least}–{most}"
 
 
-def _print_layers(groups: Sequence[Mapping[str, Any]]) -> None:
+def _print_layers(groups: Sequence[Mapping[str, Any]], stages: Sequence[Mapping[str, Any]]) -> None:
+    """The table of layers; what a stage costs beside its layers stands after the last of them."""
     say()
     titles = [
         Column(_("Layer")),
@@ -239,21 +258,24 @@ def _print_layers(groups: Sequence[Mapping[str, Any]]) -> None:
         Column("FLOPs", right=True),
         Column(_("Cache"), right=True),
     ]
+    priced = [stage for stage in stages if stage["params"] or stage["flops_per_token"]]
+    lines = [(group["last"], 0, group) for group in groups] + [(stage["last"], 1, stage) for stage in priced]
+    lines.sort(key=lambda line: line[:2])
     rows = [
         (
-            str(group["first"]) if group["first"] == group["last"] else f"{group['first']}–{group['last']}",
-            _in_stage(group),
-            group["mixer"],
-            group["ffn"],
-            short_count(group["params"]),
-            short_count(group["flops_per_token"], "G"),
-            short_bytes(group["cache_bytes_at_context"]),
+            str(each["first"]) if each["first"] == each["last"] else f"{each['first']}–{each['last']}",
+            f"{each['word']}: {each['type']}" if is_stage else _in_stage(each),
+            "" if is_stage else each["mixer"],
+            "" if is_stage else each["ffn"],
+            short_count(each["params"]),
+            short_count(each["flops_per_token"], "G"),
+            short_bytes(each["cache_bytes_at_context"]),
         )
-        for group in groups[:MAX_ROWS]
+        for _last, is_stage, each in lines[:MAX_ROWS]
     ]
     say_table(titles, rows)
-    if len(groups) > MAX_ROWS:
-        say(_("Rows left out: {number}; --json has them all.").format(number=len(groups) - MAX_ROWS))
+    if len(lines) > MAX_ROWS:
+        say(_("Rows left out: {number}; --json has them all.").format(number=len(lines) - MAX_ROWS))
 
 
 def _in_stage(group: Mapping[str, Any]) -> str:
@@ -261,7 +283,8 @@ def _in_stage(group: Mapping[str, Any]) -> str:
     if group["stage"] is None:
         return str(group["template"])
     times = f"{UNBROKEN}x{group['evaluations']}" if group["evaluations"] > 1 else ""
-    return f"{group['template']}{times} ({group['stage']['word']})".replace(UNBROKEN, " ")
+    inside = group["stage"].get("stream", group["stage"]["word"])
+    return f"{group['template']}{times} ({inside})".replace(UNBROKEN, " ")
 
 
 def _with_params(primitive: Mapping[str, Any]) -> str:

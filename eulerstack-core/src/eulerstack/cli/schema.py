@@ -18,6 +18,7 @@ KIND_PLACES = {
     "position": "embedding",
     "head": "head",
     "integrator": "layer_schedule[].integrator",
+    "merge": "layer_schedule[].merge",
     "memory": "layer_templates.<name>.memory",
 }
 # Keywords of JSON Schema whose values are schemas by name, and those whose values are data.

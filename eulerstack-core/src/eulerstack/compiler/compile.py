@@ -10,14 +10,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eulerstack.compiler.declared import architecture_of, features_of, is_cached, layers_of_slots
+from eulerstack.compiler.declared import architecture_of, cache_of_merge, features_of, is_cached, slots_in
 from eulerstack.compiler.extensions import compiled_extensions
 from eulerstack.compiler.targets import write_target
 from eulerstack.compiler.tissue import tissue_map
 from eulerstack.hf.ecosystem import AUTO_MAP, ecosystem_fields
 from eulerstack.ir.dims import dims_of
 from eulerstack.ir.printer import print_ir
-from eulerstack.ir.types import IntegratorIR, LayerIR, ModelIR, PrimitiveIR
+from eulerstack.ir.types import IntegratorIR, LayerIR, ModelIR, ParallelIR, PrimitiveIR
 from eulerstack.plugins.asking import ask
 from eulerstack.plugins.manager import get_registry
 from eulerstack.plugins.primitive import CacheLayer, Kind, Params, Primitive
@@ -35,14 +35,9 @@ def compile_ir(ir: ModelIR) -> dict[str, Any]:
     handler of its reserved namespace refuses.
     """
     architecture = architecture_of(ir)
-    owners = [
-        # A memory is given the tokens that its layer processes, and keeps nothing of the others.
-        (kind, node, kind == "mixer" and layer.depth_gating is not None)
-        for layer in layers_of_slots(ir)
-        for kind, node in _slot_owners(layer)
-    ]
-    caches = [_cache_of(kind, node) for kind, node, _ in owners]
-    gated = [own for *_, own in owners]
+    slots = list(_slots_of(ir))
+    caches = [cache for cache, _ in slots]
+    gated = [own for _, own in slots]
     windows = [cache.window for cache, own in zip(caches, gated, strict=True) if cache.window is not None and not own]
     # transformers knows one window a model; the most frequent one gets its name.
     sliding_window = max(sorted(set(windows)), key=windows.count) if windows else None
@@ -68,6 +63,22 @@ def compile_ir(ir: ModelIR) -> dict[str, Any]:
 def phases_of(architecture: Mapping[str, Any]) -> dict[str, Any]:
     """The phases of a generation and what ends one, where there are any, as `v1_extensions` repeats them."""
     return {word: architecture[word] for word in ("execution_modes", "transition") if word in architecture}
+
+
+def _slots_of(ir: ModelIR) -> Iterator[tuple[CacheLayer, bool]]:
+    """Every cache slot in order, and whether it keeps only what a depth gate lets through."""
+    registry = get_registry()
+    for stage in ir.stages:
+        for layer in stage.layers:
+            # A memory is given the tokens that its layer processes, and keeps nothing of the others.
+            caches = [
+                (_cache_of(kind, node), kind == "mixer" and layer.depth_gating is not None)
+                for kind, node in _slot_owners(layer)
+            ]
+            for _ in range(slots_in(registry, stage)):
+                yield from caches
+        if isinstance(stage, ParallelIR) and (cache := cache_of_merge(registry, stage)) is not None:
+            yield cache, False
 
 
 def _slot_owners(layer: LayerIR) -> Iterator[tuple[Kind, PrimitiveIR]]:
@@ -118,6 +129,10 @@ def _places_of_layers(ir: ModelIR) -> Iterator[tuple[str, LayerIR]]:
     for index, stage in enumerate(ir.stages):
         if isinstance(stage, LayerIR):
             yield f"layers.{index}", stage
+        elif isinstance(stage, ParallelIR):
+            for number, stream in enumerate(stage.streams):
+                for place, layer in enumerate(stream.layers):
+                    yield f"layers.{index}.streams.{number}.layers.{place}", layer
         else:
             yield from ((f"layers.{index}.layers.{place}", layer) for place, layer in enumerate(stage.layers))
 
@@ -139,8 +154,14 @@ def nodes_of(ir: ModelIR) -> Iterator[tuple[str, str, Params]]:
     yield "head", ir.head.type, ir.head.params
     if ir.final_norm is not None:
         yield "norm", ir.final_norm.type, ir.final_norm.params
-    for integrator in dict.fromkeys(stage.integrator for stage in ir.stages if isinstance(stage, IntegratorIR)):
-        yield "integrator", integrator.type, integrator.params
+    for stage in ir.stages:
+        if isinstance(stage, IntegratorIR):
+            yield "integrator", stage.integrator.type, stage.integrator.params
+        elif isinstance(stage, ParallelIR):
+            yield "merge", stage.merge.type, stage.merge.params
+            rotation = features_of(registry, dims, registry.get("merge", stage.merge.type), stage.merge_params).rotation
+            if rotation is not None:
+                yield "position", rotation.position, rotation.params
     own = () if ir.head_layer is None else (ir.head_layer,)
     for layer in dict.fromkeys((*ir.layers, *own)):
         for node in dict.fromkeys((layer.mixer, *layer.slot_mixers)):

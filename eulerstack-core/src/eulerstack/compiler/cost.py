@@ -17,11 +17,11 @@ from eulerstack.compiler.declared import evaluations_of, is_cached
 from eulerstack.ir.dims import dims_of
 from eulerstack.ir.head_layers import head_layers_of
 from eulerstack.ir.lookup import primitive_of
-from eulerstack.ir.types import IntegratorIR, LayerIR, ModelIR, PrimitiveIR
+from eulerstack.ir.types import IntegratorIR, LayerIR, ModelIR, ParallelIR, PrimitiveIR
 from eulerstack.plugins import Cost, Dims
 from eulerstack.plugins.asking import ask
 from eulerstack.plugins.manager import Registry, get_registry
-from eulerstack.plugins.primitive import CacheLayer, Kind
+from eulerstack.plugins.primitive import CacheLayer, Kind, Params
 
 # A position is an int32.
 POSITION_BYTES = 4
@@ -85,7 +85,7 @@ class ModelCost:
     positions   the position primitive's price (a learned table has max_seq_len · d_model parameters)
     layers      one LayerCost a layer, in order
     stream_ends  one Cost for each run of layers with several residual streams: what joins these into one
-    stages      what stages that hold several layers cost beside these
+    stages      for each stage that holds layers what it costs beside these: its integrator, or its merge
     final_norm  parameters of the norm before the head
     drafts      the price of the head's own layers, which take no part in computing the logits; None where it has none
     head        the head's price, that of `lm_head` included; 0 parameters when it has none beside the embedding's table
@@ -98,7 +98,7 @@ class ModelCost:
     final_norm: int
     head: Cost
     stream_ends: tuple[Cost, ...] = ()
-    stages: tuple[Cost, ...] = ()
+    stages: tuple[tuple[Cost, ...], ...] = ()
     cached: bool = True
     drafts: ModelCost | None = None
 
@@ -182,7 +182,15 @@ class ModelCost:
     def _sum(self, price: Callable[[Cost, float], int], every_evaluation: bool = False) -> int:
         """`price` of every part of the model, added up; equal layers are looked at once."""
         counts = Counter(map(id, self.layers))
-        total = sum(price(part, 1.0) for part in (self.positions, self.head, *self.stages, *self.stream_ends))
+        total = sum(
+            price(part, 1.0)
+            for part in (
+                self.positions,
+                self.head,
+                *self.stream_ends,
+                *(cost for stage in self.stages for cost in stage),
+            )
+        )
         for layer in {id(layer): layer for layer in self.layers}.values():
             times = counts[id(layer)] * (layer.evaluations if every_evaluation else 1)
             total += times * layer.total(price)
@@ -245,7 +253,7 @@ def model_cost(ir: ModelIR, registry: Registry | None = None, element_bytes: int
         final_norm=0 if ir.final_norm is None else pricer.price("norm", ir.final_norm).params,
         head=pricer.head(ir),
         stream_ends=tuple(pricer.stream_ends([stage if isinstance(stage, LayerIR) else None for stage in ir.stages])),
-        stages=tuple(cost for stage in ir.stages if isinstance(stage, IntegratorIR) for cost in pricer.stage(stage)),
+        stages=tuple(tuple(pricer.stage(stage)) for stage in ir.stages if not isinstance(stage, LayerIR)),
         cached=all(is_cached(registry, stage) for stage in ir.stages),
         drafts=pricer.drafts(ir),
     )
@@ -266,10 +274,11 @@ class _Pricer:
     # Whether a probe guesses which unit made a routed output.
     probed: bool
 
-    def price(self, kind: Kind, node: PrimitiveIR) -> Cost:
-        """The price of one primitive."""
+    def price(self, kind: Kind, node: PrimitiveIR, params: Params | None = None) -> Cost:
+        """The price of one primitive, with other parameters than its node's where these are not all."""
         primitive = primitive_of(self.registry, kind, node.type)
-        return ask(self.registry, primitive, Cost, primitive.cost, self.dims, node.params, self.element_bytes)
+        params = node.params if params is None else params
+        return ask(self.registry, primitive, Cost, primitive.cost, self.dims, params, self.element_bytes)
 
     def head(self, ir: ModelIR) -> Cost:
         """The price of the head and of `lm_head`, where the head projects with it and it is not the embedding's."""
@@ -325,8 +334,13 @@ class _Pricer:
             return cost
         return replace(cost, params=cost.params + units * (self.dims.d_model + 1), active_params=cost.active)
 
-    def stage(self, stage: IntegratorIR) -> Iterator[Cost]:
+    def stage(self, stage: IntegratorIR | ParallelIR) -> Iterator[Cost]:
         """What a stage that holds layers costs beside them, in one pass."""
+        if isinstance(stage, ParallelIR):
+            yield self.price("merge", stage.merge, stage.merge_params)
+            for stream in stage.streams:
+                yield from self.stream_ends(stream.layers)
+            return
         yield self.price("integrator", stage.integrator)
         evaluations = evaluations_of(self.registry, stage)
         for layer in stage.layers:

@@ -10,6 +10,7 @@
     place          of a position that acts on embeddings or scores: which
     evaluations    of an integrator's stage: how often each of its layers is evaluated, where that is not once
     cached         of an integrator's stage that no cache serves: false; its layers then have one slot each
+    slot           of a merge that has a cache slot: true
     lm_head        of a head that does without the matrix of that name: false
     layer_types    of a head with layers of its own: the kinds of their cache slots
     config_fields  of the whole: config.json's names for what primitives say
@@ -29,10 +30,10 @@ from eulerstack.hf.slots import slot_mixers
 from eulerstack.ir.dims import dims_of
 from eulerstack.ir.lookup import primitive_of
 from eulerstack.ir.printer import to_data
-from eulerstack.ir.types import IntegratorIR, LayerIR, ModelIR, Stage, thaw
+from eulerstack.ir.types import IntegratorIR, ModelIR, ParallelIR, Stage, thaw
 from eulerstack.plugins.asking import ask
 from eulerstack.plugins.manager import Registry, get_registry
-from eulerstack.plugins.primitive import Dims, Features, Kind, Params, Primitive
+from eulerstack.plugins.primitive import CacheLayer, Dims, Features, Kind, Params, Primitive
 
 # Names of config.json that only the core gives.
 CORE_FIELDS = frozenset(
@@ -65,6 +66,8 @@ def architecture_of(ir: ModelIR) -> dict[str, Any]:
             written["cached"] = False
         elif (evaluations := evaluations_of(registry, stage)) != 1:
             written["evaluations"] = evaluations
+        if isinstance(stage, ParallelIR):
+            _write_merge(registry, dims, written["merge"], stage)
     position = registry.get("position", architecture["position"]["type"])
     if position.place != "mixers":
         architecture["position"]["place"] = position.place
@@ -77,7 +80,7 @@ def architecture_of(ir: ModelIR) -> dict[str, Any]:
 
 def evaluations_of(registry: Registry, stage: Stage) -> int:
     """How often one pass evaluates each layer of a stage."""
-    if isinstance(stage, LayerIR):
+    if not isinstance(stage, IntegratorIR):
         return 1
     primitive = primitive_of(registry, "integrator", stage.integrator.type)
     return ask(registry, primitive, int, primitive.evaluations, stage.integrator.params)
@@ -88,26 +91,31 @@ def is_cached(registry: Registry, stage: Stage) -> bool:
     return not isinstance(stage, IntegratorIR) or primitive_of(registry, "integrator", stage.integrator.type).cached
 
 
-def evaluated_layers(ir: ModelIR, registry: Registry | None = None) -> Iterator[tuple[LayerIR, int]]:
-    """Every layer, and how often one pass evaluates it."""
-    registry = get_registry() if registry is None else registry
-    for stage in ir.stages:
-        evaluations = evaluations_of(registry, stage)
-        yield from ((layer, evaluations) for layer in stage.layers)
+def slots_in(registry: Registry, stage: Stage) -> int:
+    """How many evaluations of each layer of a stage have cache slots of their own."""
+    return evaluations_of(registry, stage) if is_cached(registry, stage) else 1
 
 
-def layers_of_slots(ir: ModelIR) -> Iterator[LayerIR]:
-    """The layer of every evaluation that has cache slots of its own, in the order of the slots."""
-    registry = get_registry()
-    for stage in ir.stages:
-        slots = evaluations_of(registry, stage) if is_cached(registry, stage) else 1
-        yield from (layer for layer in stage.layers for _ in range(slots))
+def cache_of_merge(registry: Registry, stage: ParallelIR) -> CacheLayer | None:
+    """The cache slot of a merge that remembers tokens; None for one that does not."""
+    merge = primitive_of(registry, "merge", stage.merge.type)
+    return None if merge.cache is None else ask(registry, merge, CacheLayer, merge.cache, stage.merge_params)
+
+
+def _write_merge(registry: Registry, dims: Dims, node: dict[str, Any], stage: ParallelIR) -> None:
+    """Adds to a merge what it declares."""
+    if cache_of_merge(registry, stage) is not None:
+        node["slot"] = True
+    merge = primitive_of(registry, "merge", stage.merge.type)
+    _write_features(registry, node, features_of(registry, dims, merge, stage.merge_params))
 
 
 def _nodes(architecture: dict[str, Any]) -> Iterator[tuple[Kind, dict[str, Any]]]:
     yield from ((kind, block[kind]) for block in architecture["blocks"] for kind in LAYER_KINDS)
     yield from (("mixer", node) for block in architecture["blocks"] for node in held_nodes(block["mixer"]))
-    yield from (("integrator", stage["integrator"]) for stage in architecture["layers"] if not isinstance(stage, int))
+    kinds: tuple[Kind, ...] = ("integrator", "merge")
+    stages = [stage for stage in architecture["layers"] if not isinstance(stage, int)]
+    yield from ((kind, stage[kind]) for stage in stages for kind in kinds if kind in stage)
     yield from (("memory", block["memory"]) for block in architecture["blocks"] if "memory" in block)
     yield "position", architecture["position"]
     yield "head", architecture["head"]
@@ -118,7 +126,8 @@ def _nodes(architecture: dict[str, Any]) -> Iterator[tuple[Kind, dict[str, Any]]
 def _write_block(registry: Registry, dims: Dims, block: dict[str, Any]) -> None:
     """Adds to one distinct layer what its mixer, its feed-forward block and its residual declare."""
     for mixer in slot_mixers(block):
-        _write_features(registry, dims, mixer)
+        features = features_of(registry, dims, registry.get("mixer", mixer["type"]), mixer["params"])
+        _write_features(registry, mixer, features)
     ffn = registry.get("ffn", block["ffn"]["type"])
     has_ffn = not ffn.absent
     if not has_ffn:
@@ -147,11 +156,10 @@ def held_nodes(node: Mapping[str, Any]) -> list[dict[str, Any]]:
     return list(node["params"][node["holds"]].values()) if "holds" in node else []
 
 
-def _write_features(registry: Registry, dims: Dims, mixer: dict[str, Any]) -> None:
-    """Adds to the node of a mixer what it declares about itself."""
-    features = features_of(registry, dims, registry.get("mixer", mixer["type"]), mixer["params"])
+def _write_features(registry: Registry, node: dict[str, Any], features: Features) -> None:
+    """Adds to the node of a mixer or merge what it declares about itself."""
     if written := _different(features):
-        mixer["features"] = written
+        node["features"] = written
         rotation = written.get("rotation")
         if rotation:
             position = primitive_of(registry, "position", rotation["type"])

@@ -18,7 +18,14 @@ FREE_FIELDS = frozenset({"vocab_size", "tie_word_embeddings"})
 
 def layers_of_stages(architecture: dict[str, Any]) -> list[list[int]]:
     """For each stage the indices of the blocks that its layers are made from."""
-    return [[stage] if isinstance(stage, int) else stage["layers"] for stage in architecture["layers"]]
+    return [layers_of_stage(stage) for stage in architecture["layers"]]
+
+
+def layers_of_stage(stage: Any) -> list[int]:
+    """The indices of the blocks that a stage's layers are made from, those of one stream after those of another."""
+    if isinstance(stage, int):
+        return [stage]
+    return [block for part in stage.get("parallel", [stage]) for block in part["layers"]]
 
 
 def ecosystem_fields(architecture: dict[str, Any]) -> dict[str, Any]:

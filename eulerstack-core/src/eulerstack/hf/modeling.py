@@ -25,9 +25,11 @@ from eulerstack.hf.attention_base import AttentionBase
 from eulerstack.hf.cache import GATED_LAYER_PREFIX, STATE_LAYER_TYPE
 from eulerstack.hf.configuration import EulerStackConfig
 from eulerstack.hf.depth_gating import DepthGating
+from eulerstack.hf.ecosystem import layers_of_stage
 from eulerstack.hf.initial_weights import own_deviation, redraw, width_multiplier
 from eulerstack.hf.masks import create_masks, packed_sequences, state_mask
 from eulerstack.hf.memory import RemembersBetweenCalls
+from eulerstack.hf.parallel_stream import ParallelStream
 from eulerstack.hf.phases import PhasedGenerationMixin
 from eulerstack.hf.primitives import primitive_class
 from eulerstack.hf.roles import keep_in_float32, note_parameter_roles
@@ -158,6 +160,7 @@ class EulerStackDecoderLayer(EulerStackLayer, Stage):
 # Stages that hold several layers, by the word of the schedule that asks for them.
 STAGES: ByName = {
     "integrator": Integrator,
+    "parallel": ParallelStream,
 }
 
 
@@ -166,11 +169,13 @@ def make_stage(config: Any, stage: Any, slots: list[Slots]) -> Stage:
     blocks = config.architecture["blocks"]
     if isinstance(stage, int):
         return EulerStackDecoderLayer(config, blocks[stage], first_slot(slots[0]))
+    # The slot of a merge, where there is one, comes after those of the layers.
     layers = [
         EulerStackLayer(config, blocks[block], first_slot(own))
-        for block, own in zip(stage["layers"], slots, strict=True)
+        for block, own in zip(layers_of_stage(stage), slots, strict=False)
     ]
-    return next(kind for word, kind in STAGES.items() if word in stage)(config, stage, layers, slots)
+    kind = next(kind for word, kind in STAGES.items() if word in stage)
+    return kind.of_architecture(config, stage, layers, slots)
 
 
 def hidden_states_recorder() -> OutputRecorder:
@@ -215,7 +220,7 @@ class EulerStackPreTrainedModel(PreTrainedModel):
 
     def __init__(self, config: Any, *args: Any, **kwargs: Any):
         config.verify()
-        features = [each for block in config.architecture["blocks"] for each in mixer_features(block)]
+        features = [owner.get("features", {}) for owner in owners_of_slots(config.architecture)]
         unsupported = {backend for each in features for backend in each.get("unsupported", ())}
         if config.architecture["position"].get("place") == "scores":
             # A bias of its own for every head is an additive mask, which only eager and sdpa take.

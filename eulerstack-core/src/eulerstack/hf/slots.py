@@ -1,7 +1,8 @@
-"""Cache slots: each evaluation of a mixer owns one, and each of a memory that reading changes.
+"""Cache slots: each evaluation of a mixer owns one, of a memory that reading changes, and a merge that attends.
 
 They are numbered in the order of the stages, of the layers in them, of a layer's evaluations in one pass and, within a
-mixer that holds others, of those; a memory's comes behind those of its layer's mixers.
+mixer that holds others, of those; a memory's comes behind those of its layer's mixers, a merge's behind those of its
+streams.
 
 `config.layer_types` has one entry a slot, and a mixer is given its slot's index as `layer_idx`.
 """
@@ -28,13 +29,14 @@ def slot_owners(block: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def owners_of_slots(architecture: dict[str, Any]) -> list[dict[str, Any]]:
-    """The mixer or memory that owns each slot."""
-    return [
-        owner
-        for stage, layers in zip(architecture["layers"], layers_of_stages(architecture), strict=True)
-        for block in layers
-        for owner in slot_owners(architecture["blocks"][block]) * evaluations_in(stage)
-    ]
+    """The mixer, memory or merge that owns each slot."""
+    owners: list[dict[str, Any]] = []
+    for stage, layers in zip(architecture["layers"], layers_of_stages(architecture), strict=True):
+        for block in layers:
+            owners += slot_owners(architecture["blocks"][block]) * evaluations_in(stage)
+        if merge_has_slot(stage):
+            owners.append(stage["merge"])
+    return owners
 
 
 def slots_from(first: int, block: dict[str, Any]) -> Slots:
@@ -43,15 +45,26 @@ def slots_from(first: int, block: dict[str, Any]) -> Slots:
 
 
 def slots_of_stages(architecture: dict[str, Any]) -> list[list[Slots]]:
-    """For each stage the slots of each of its layers' mixers in its first evaluation; those of the others follow."""
+    """For each stage the slots of each of its layers' mixers in its first evaluation; those of the others follow.
+
+    At the end stands the slot of the stage's merge, where that has one.
+    """
     found, first = [], 0
     for stage, layers in zip(architecture["layers"], layers_of_stages(architecture), strict=True):
         slots: list[Slots] = []
         for block in (architecture["blocks"][index] for index in layers):
             slots.append(slots_from(first, block))
             first += len(slot_owners(block)) * evaluations_in(stage)
+        if merge_has_slot(stage):
+            slots.append(first)
+            first += 1
         found.append(slots)
     return found
+
+
+def merge_has_slot(stage: Any) -> bool:
+    """Whether a stage merges streams in a way that remembers tokens."""
+    return not isinstance(stage, int) and stage.get("merge", {}).get("slot", False)
 
 
 def evaluations_in(stage: Any) -> int:

@@ -18,6 +18,11 @@ from eulerstack.hf.streams import stream_runs
 class Stage(nn.Module):
     """What the stack runs one after another; the outputs of stages are the model's hidden states."""
 
+    @classmethod
+    def of_architecture(cls, config: Any, stage: dict[str, Any], layers: list[nn.Module], slots: list[Any]) -> Any:
+        """The stage that holds `layers`, as its part of the architecture describes it."""
+        return cls(config, stage, layers, slots)
+
 
 class ShiftedCache:
     """A cache in which every slot number stands for the slot `shift` further on."""

@@ -3,7 +3,19 @@
 from eulerstack.ir.dims import dims_of
 from eulerstack.ir.normalizer import normalize_to_ir
 from eulerstack.ir.printer import from_data, print_ir, to_data, to_spec
-from eulerstack.ir.types import FrozenMapping, IntegratorIR, LayerIR, ModelIR, NormIR, PrimitiveIR, Stage, freeze, thaw
+from eulerstack.ir.types import (
+    FrozenMapping,
+    IntegratorIR,
+    LayerIR,
+    ModelIR,
+    NormIR,
+    ParallelIR,
+    PrimitiveIR,
+    Stage,
+    StreamIR,
+    freeze,
+    thaw,
+)
 
 __all__ = [
     "FrozenMapping",
@@ -11,8 +23,10 @@ __all__ = [
     "LayerIR",
     "ModelIR",
     "NormIR",
+    "ParallelIR",
     "PrimitiveIR",
     "Stage",
+    "StreamIR",
     "dims_of",
     "freeze",
     "from_data",

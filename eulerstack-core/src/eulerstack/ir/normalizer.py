@@ -17,7 +17,17 @@ from eulerstack.errors import Diagnostic, Message, NormalizationError, msg
 from eulerstack.ir.head_layers import head_layers_of
 from eulerstack.ir.lookup import primitive_of
 from eulerstack.ir.reserved import take_out
-from eulerstack.ir.types import FrozenMapping, IntegratorIR, LayerIR, ModelIR, NormIR, PrimitiveIR, Stage
+from eulerstack.ir.types import (
+    FrozenMapping,
+    IntegratorIR,
+    LayerIR,
+    ModelIR,
+    NormIR,
+    ParallelIR,
+    PrimitiveIR,
+    Stage,
+    StreamIR,
+)
 from eulerstack.plugins.asking import ask
 from eulerstack.plugins.manager import Registry, get_registry
 from eulerstack.plugins.memory import settle_memory
@@ -130,13 +140,20 @@ class _Normalizer:
                 variants[key] = _Variant(name, self._with_blocks(raw, kinds))
             return key
 
-        for entry in given["layer_schedule"]:
+        def run(entry: Data) -> Data:
             rest = {word: value for word, value in entry.items() if word != "override"}
+            return {**rest, "template": key_of(entry["template"], entry.get("override") or {})}
+
+        for entry in given["layer_schedule"]:
             if "integrator" in entry:
-                stage = self._with_blocks(dict(rest), ("integrator",))["integrator"]
-                entries.append({**rest, "integrator": {**stage, "body": key_of(stage["body"], {})}})
+                stage = self._with_block("integrator", entry["integrator"])
+                entries.append({**entry, "integrator": {**stage, "body": key_of(stage["body"], {})}})
+            elif "parallel" in entry:
+                streams = [{**stream, "body": [run(each) for each in stream["body"]]} for stream in entry["parallel"]]
+                merge = self._with_block("merge", entry["merge"])
+                entries.append({**entry, "parallel": streams, "merge": merge})
             else:
-                entries.append({**rest, "template": key_of(entry["template"], entry.get("override") or {})})
+                entries.append(run(entry))
         head = primitive_of(self.registry, "head", given.get("head", {}).get("type", DEFAULT_TYPES["head"]))
         if head.head_layers is not None:
             # Which one the head's layers have is known when the head is resolved.
@@ -171,7 +188,7 @@ class _Normalizer:
         position = self._position(model, embedding)
         positioned = {**embedding, "positional": position.type, **position.params}
         context = {"model": model, "embedding": positioned, "training_hints": self.spec["training_hints"]}
-        scheduled = [key for entry in self.entries for _, key in scheduled_templates(entry)]
+        scheduled = [key for _, key in scheduled_templates(self.entries)]
         last_template = self.variants[scheduled[-1]].template
         head = self._primitive("head", self.spec["head"], {**context, "last_template": last_template}, "head")
         embedding["tie_word_embeddings"] = self._tied(head, embedding)
@@ -205,6 +222,7 @@ class _Normalizer:
             head_layer=templates[self.plain[own.template]] if own else None,
             location=self.locate(""),
             locations=FrozenMapping({path: self.locate(source) for path, source in written.items()}),
+            sources=FrozenMapping(written),
         )
 
     def _section(self, name: str) -> FrozenMapping:
@@ -293,24 +311,36 @@ class _Normalizer:
         The third part says for every key the path at which the spec has it.
         """
         stages: list[Stage] = []
-        written: dict[str, str] = {}
+        # The path of every entry, those of streams too, with its layers.
+        places: dict[str, tuple[int, int]] = {}
         first = 0
         for index, entry in enumerate(self.spec["layer_schedule"]):
+            path, before = f"layer_schedule[{index}].", first
             if "integrator" in entry:
                 given = entry["integrator"]
-                path = f"layer_schedule[{index}].integrator"
-                stages.append(self._integrator(given, templates[given["body"]], context, path))
-                count = len(stages[-1].layers)
+                stages.append(self._integrator(given, templates[given["body"]], context, f"{path}integrator"))
+                first += len(stages[-1].layers)
+            elif "parallel" in entry:
+                streams = []
+                for number, stream in enumerate(entry["parallel"]):
+                    layers: list[LayerIR] = []
+                    for line, run in enumerate(stream["body"]):
+                        layers += [gated(templates[run["template"]], run.get("depth_gating"))] * run["repeat"]
+                        places[f"{path}parallel[{number}].body[{line}]."] = (first, first + run["repeat"] - 1)
+                        first += run["repeat"]
+                    streams.append(StreamIR(stream["stream"], tuple(layers)))
+                merge = self._primitive("merge", entry["merge"], context, f"{path}merge")
+                stages.append(ParallelIR(tuple(streams), merge, self.locate(path.removesuffix("."))))
             else:
                 stages += [gated(templates[entry["template"]], entry.get("depth_gating"))] * entry["repeat"]
-                count = entry["repeat"]
-            prefix, last = f"layer_schedule[{index}].", first + count - 1
-            written.update(
-                (layers_path(first, last, path.removeprefix(prefix)), path)
-                for path in self.reserved
-                if path.startswith(prefix)
-            )
-            first += count
+                first += entry["repeat"]
+            places[path] = (before, first - 1)
+        written: dict[str, str] = {}
+        for path in self.reserved:
+            # The innermost entry that a key stands in; places of streams come before that of their stage.
+            place = next((place for place in places if path.startswith(place)), None)
+            if place is not None:
+                written[layers_path(*places[place], path.removeprefix(place))] = path
         unused = set(self.names) - self.used
         written.update(
             (path, path)

@@ -6,16 +6,28 @@ overrides are one template and overrides again; equal neighbours in the schedule
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from itertools import groupby
+from itertools import groupby, islice
 from typing import Any
 
 from eulerstack.dsl.paths import parse_layers_path
 from eulerstack.ir.lookup import primitive_of
 from eulerstack.ir.reserved import put_back
-from eulerstack.ir.types import FrozenMapping, IntegratorIR, LayerIR, ModelIR, NormIR, PrimitiveIR, Stage, thaw
+from eulerstack.ir.types import (
+    FrozenMapping,
+    IntegratorIR,
+    LayerIR,
+    ModelIR,
+    NormIR,
+    ParallelIR,
+    PrimitiveIR,
+    Stage,
+    StreamIR,
+    thaw,
+)
 from eulerstack.ir.yaml_text import yaml_text
 from eulerstack.plugins.manager import Registry, get_registry
 from eulerstack.plugins.primitive import Kind
@@ -198,53 +210,103 @@ def _norm_override(base: NormIR, norm: NormIR, registry: Registry) -> Data | Non
     return {"type": norm.type, **position} if FrozenMapping(expected) == norm.params else None
 
 
-def _schedule(ir: ModelIR, uses: Mapping[LayerIR, tuple[str, Data]], registry: Registry) -> list[Data]:
+# By the number of its first layer: (number of its last layer, path within the entry, value) of each reserved key.
+Marks = Mapping[int, list[tuple[int, str, Any]]]
+Uses = Mapping[LayerIR, tuple[str, Data]]
+
+
+def _schedule(ir: ModelIR, uses: Uses, registry: Registry) -> list[Data]:
     """The run-length coded schedule. Reserved keys of an entry keep its borders."""
-    borders: dict[int, list[tuple[int, str, Any]]] = {}
+    marks: dict[int, list[tuple[int, str, Any]]] = {}
     for path, value in sorted(ir.extensions.items()):
         if (parsed := parse_layers_path(path)) is not None:
-            borders.setdefault(parsed[0], []).append((parsed[1], parsed[2], value))
+            marks.setdefault(parsed[0], []).append((parsed[1], parsed[2], value))
     entries: list[Data] = []
-    index = first = 0
-    while index < len(ir.stages):
-        stage, count = ir.stages[index], 1
-        marked = borders.get(first, [])
-        if isinstance(stage, IntegratorIR):
-            entry: Data = {"integrator": _integrator(registry, stage, uses)}
-        else:
-            last = marked[0][0] if marked else len(ir.layers) - 1
-            while first + count <= last and first + count not in borders and ir.stages[index + count] == stage:
-                count += 1
-            name, override = uses[stage]
-            entry = {"template": name, "repeat": count}
-            if override:
-                entry["override"] = thaw(override)
-            if stage.depth_gating is not None:
-                entry["depth_gating"] = {"enabled": True, **_sorted(stage.depth_gating)}
-        for _, rest, value in marked:
-            put_back(entry, rest, _sorted(value))
-        entries.append(entry)
-        index, first = index + count, first + count * len(stage.layers)
+    first = 0
+    for is_layer, run in groupby(ir.stages, key=lambda stage: isinstance(stage, LayerIR)):
+        if is_layer:
+            layers = [layer for stage in run for layer in stage.layers]
+            entries += _runs(layers, first, marks, uses)
+            first += len(layers)
+            continue
+        for stage in run:
+            last = first + len(stage.layers) - 1
+            entry: Data
+            if isinstance(stage, ParallelIR):
+                entry = {"parallel": [], "merge": _primitive(registry, "merge", stage.merge)}
+                inside = first
+                for stream in stage.streams:
+                    entry["parallel"].append({"stream": stream.name, "body": _runs(stream.layers, inside, marks, uses)})
+                    inside += len(stream.layers)
+            else:
+                assert isinstance(stage, IntegratorIR)
+                body, _ = uses[stage.body]
+                entry = {"integrator": _primitive(registry, "integrator", stage.integrator, body=body)}
+            for end, rest, value in marks.get(first, ()):
+                if end == last:
+                    _put_back(entry, rest, _sorted(value))
+            entries.append(entry)
+            first = last + 1
     return entries
 
 
-def _integrator(registry: Registry, stage: IntegratorIR, uses: Mapping[LayerIR, tuple[str, Data]]) -> Data:
-    return _primitive(registry, "integrator", stage.integrator, body=uses[stage.body][0])
+def _runs(layers: Sequence[LayerIR], first: int, marks: Marks, uses: Uses) -> list[Data]:
+    """The entries of layers in a row, of which the first is the model's layer number `first`."""
+    entries: list[Data] = []
+    end = first + len(layers)
+    index = 0
+    while index < len(layers):
+        here, count = first + index, 1
+        # What starts here and goes on beyond these layers is the key of a stage that they are in.
+        marked = [mark for mark in marks.get(here, ()) if mark[0] < end]
+        last = marked[0][0] if marked else end - 1
+        while here + count <= last and here + count not in marks and layers[index + count] == layers[index]:
+            count += 1
+        name, override = uses[layers[index]]
+        entry: Data = {"template": name, "repeat": count}
+        if override:
+            entry["override"] = thaw(override)
+        if (gating := layers[index].depth_gating) is not None:
+            entry["depth_gating"] = {"enabled": True, **_sorted(gating)}
+        for _, rest, value in marked:
+            put_back(entry, rest, _sorted(value))
+        entries.append(entry)
+        index += count
+    return entries
+
+
+def _put_back(entry: Data, path: str, value: Any) -> None:
+    """`put_back` for an entry whose streams are a list."""
+    if (stream := re.match(r"parallel\[(\d+)\]\.", path)) is not None:
+        entry, path = entry["parallel"][int(stream[1])], path[stream.end() :]
+    put_back(entry, path, value)
 
 
 def to_data(ir: ModelIR) -> Data:
     """The JSON form of a model: its distinct layers in `blocks`, and its stages in `layers`.
 
-    A stage is the index of a block where it is one layer, otherwise a mapping whose `layers` are such indices.
-    `head.block` is that of the layers of the head, where it has some.
+    A stage is the index of a block where it is one layer, otherwise a mapping with `layers`, or streams with `layers`,
+    which are such indices. `head.block` is that of the layers of the head, where it has some.
     """
     blocks: dict[LayerIR, int] = {}
     stages: list[int | Data] = []
     for stage, run in groupby(ir.stages):
-        indices = [blocks.setdefault(layer, len(blocks)) for layer in dict.fromkeys(stage.layers)]
+        # Equal neighbours are hashed once.
+        indices = [
+            index
+            for layer, same in groupby(stage.layers)
+            for index in [blocks.setdefault(layer, len(blocks))] * sum(1 for _ in same)
+        ]
         for _ in run:
             if isinstance(stage, IntegratorIR):
-                stages.append({"integrator": _node(stage.integrator), "layers": indices * stage.copies})
+                stages.append({"integrator": _node(stage.integrator), "layers": indices})
+            elif isinstance(stage, ParallelIR):
+                rest = iter(indices)
+                streams = [
+                    {"stream": stream.name, "layers": list(islice(rest, len(stream.layers)))}
+                    for stream in stage.streams
+                ]
+                stages.append({"parallel": streams, "merge": _node(stage.merge)})
             else:
                 stages += indices
     head = _node(ir.head)
@@ -333,6 +395,12 @@ def from_data(data: Mapping[str, Any]) -> ModelIR:
 def _read_stage(stage: Any, blocks: Sequence[LayerIR]) -> Stage:
     if isinstance(stage, int):
         return blocks[stage]
+    if "parallel" in stage:
+        streams = (
+            StreamIR(stream["stream"], tuple(blocks[index] for index in stream["layers"]))
+            for stream in stage["parallel"]
+        )
+        return ParallelIR(tuple(streams), _read_node(stage["merge"]))
     return IntegratorIR(_read_node(stage["integrator"]), blocks[stage["layers"][0]], len(stage["layers"]))
 
 

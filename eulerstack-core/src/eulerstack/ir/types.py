@@ -148,7 +148,36 @@ class IntegratorIR:
         return (self.body,) * self.copies
 
 
-Stage = LayerIR | IntegratorIR
+@dataclass(frozen=True)
+class StreamIR:
+    """One stream of a parallel stage: its name and its layers, in order."""
+
+    name: str
+    layers: tuple[LayerIR, ...]
+
+
+@dataclass(frozen=True)
+class ParallelIR:
+    """A stage whose streams all read the same; `merge` makes one stream of what they hand on."""
+
+    word: ClassVar[str] = "parallel"
+
+    streams: tuple[StreamIR, ...]
+    merge: PrimitiveIR
+    location: Location | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def layers(self) -> tuple[LayerIR, ...]:
+        """The layers of the first stream, then those of the second, and so on."""
+        return tuple(layer for stream in self.streams for layer in stream.layers)
+
+    @property
+    def merge_params(self) -> dict[str, Any]:
+        """What a merge's declaration is asked with: its parameters, and the names of the streams under `streams`."""
+        return {**self.merge.params, "streams": tuple(stream.name for stream in self.streams)}
+
+
+Stage = LayerIR | IntegratorIR | ParallelIR
 """What the stack runs one after another."""
 
 
@@ -165,7 +194,8 @@ class ModelIR:
     where the spec has none. `tissue` holds columns and connectivity; it is empty where the spec has none.
     `head_layer` is the layer that those of a head with layers of its own are made as; None for any other head.
     `extensions` maps the dotted path of each reserved-namespace key to its value, complete where a plugin claims the
-    key, and holds the defaults of the words that plugins add to sections; `locations` says where the keys stand.
+    key, and holds the defaults of the words that plugins add to sections; `locations` and `sources` say where the keys
+    stand and under which paths of the spec.
     """
 
     schema_version: int
@@ -185,6 +215,7 @@ class ModelIR:
     head_layer: LayerIR | None = None
     location: Location | None = field(default=None, compare=False, repr=False)
     locations: FrozenMapping = field(default_factory=FrozenMapping, compare=False, repr=False)
+    sources: FrozenMapping = field(default_factory=FrozenMapping, compare=False, repr=False)
 
     @cached_property
     def layers(self) -> tuple[LayerIR, ...]:

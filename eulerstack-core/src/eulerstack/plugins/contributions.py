@@ -31,6 +31,7 @@ KIND_OF_HOOK = {
     "eulerstack_residuals": "residual",
     "eulerstack_heads": "head",
     "eulerstack_integrators": "integrator",
+    "eulerstack_merges": "merge",
     "eulerstack_memories": "memory",
 }
 TYPE_OF_HOOK: dict[str, type] = {

@@ -62,6 +62,11 @@ def eulerstack_integrators() -> Iterable[Primitive]:  # type: ignore[empty-body]
 
 
 @hookspec
+def eulerstack_merges() -> Iterable[Primitive]:  # type: ignore[empty-body]
+    """What makes one stream of several: the types of a schedule entry's `merge`. Since 1.0."""
+
+
+@hookspec
 def eulerstack_memories() -> Iterable[Primitive]:  # type: ignore[empty-body]
     """Memories beside a mixer, which are written while the model reads. Since 1.0."""
 

@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 from eulerstack.errors import Finding, Message
 
-Kind = Literal["mixer", "ffn", "norm", "residual", "position", "head", "integrator", "memory"]
-KINDS: tuple[Kind, ...] = ("mixer", "ffn", "norm", "residual", "position", "head", "integrator", "memory")
+Kind = Literal["mixer", "ffn", "norm", "residual", "position", "head", "integrator", "merge", "memory"]
+KINDS: tuple[Kind, ...] = ("mixer", "ffn", "norm", "residual", "position", "head", "integrator", "merge", "memory")
 
 Params = Mapping[str, Any]
 

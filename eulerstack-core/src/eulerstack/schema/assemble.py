@@ -53,12 +53,13 @@ def _assemble(registry: Any) -> Schema:
         memory=_choice(registry, "memory", msg("A memory beside the mixer.")),
     )
     attention = _block_words(registry, "mixer", "attention")
-    entry = sections.schedule_entry(
+    run = sections.run_of_layers(
         window=_overriding(attention.get("window"), word(["integer", "null"], msg("Visible tokens."), minimum=1)),
         attn_drop=_overriding(attention.get("attn_drop"), word("number", msg("Dropout of attention weights."))),
         activation=word("string", msg("Activation function."), examples=["silu"]),
-        integrator=_integrator(registry),
     )
+    merge = _choice(registry, "merge", msg("How the streams become one."))
+    entry = sections.schedule_entry(run, merge, _integrator(registry))
     head = _choice(registry, "head", msg("The output head."), sections.DEFAULT_TYPES["head"])
     targets = [target.name for target in registry.targets()]
     compatibility = training.compatibility()
@@ -163,7 +164,11 @@ def _choice(
         condition: Schema = {"properties": {"type": {"const": primitive.name}}}
         if primitive.name != default:
             condition["required"] = ["type"]
-        rules.append({"if": condition, "then": {"properties": words, "additionalProperties": False}})
+        then: Schema = {"properties": words, "additionalProperties": False}
+        # A word without a default must be given.
+        if needed := [name for name, schema in primitive.inline.items() if "default" not in schema]:
+            then["required"] = needed
+        rules.append({"if": condition, "then": then})
     schema: Schema = {"type": "object", "description": description, "properties": properties, **_by_type(rules)}
     return schema if default is not None else {**schema, "required": ["type"]}
 

@@ -17,7 +17,7 @@ from eulerstack.schema.packages import is_installed, package_of
 from eulerstack.schema.parts import Part, Parts
 from eulerstack.schema.phase_checks import check_phases
 from eulerstack.schema.planned import is_planned_type, is_planned_word
-from eulerstack.schema.stages import scheduled_templates
+from eulerstack.schema.stages import runs_of_layers, scheduled_templates, typed_stages
 from eulerstack.schema.training_checks import check_probe, check_quantization, check_tissue, check_training_hints
 from eulerstack.schema.words import FOREIGN_VALUES, one_of
 from eulerstack.schema.wrapping_checks import check_depth_gating
@@ -69,12 +69,7 @@ class _Checker:
         check_training_hints(self._spec.get("training_hints", {}), self._spec["model"]["d_model"], self._problems)
         check_quantization(self._spec.get("compatibility", {}), self._problems)
         check_phases(self._spec.get("execution_modes", ()), self._spec.get("transition"), self._problems)
-        scheduled = {
-            value
-            for _, word, value in _words(self._spec["layer_schedule"], ())
-            if word in ("template", "body")
-            if isinstance(value, str)
-        }
+        scheduled = {name for _, name in scheduled_templates(self._spec["layer_schedule"])}
         check_probe(self._spec.get("training_hints", {}), any(map(self._routes, scheduled)), self._problems)
         check_tissue(self._spec.get("tissue", {}), self._templates, scheduled, self._problems)
 
@@ -97,7 +92,7 @@ class _Checker:
     def _has_word(self, path: Path, word: str) -> bool:
         """Whether the type chosen in this mapping has the word, or is itself reported as not implemented."""
         kind = str(path[-1]) if path else ""
-        if kind not in (*TEMPLATE_KINDS, *OPTIONAL_KINDS, "integrator", "head"):
+        if kind not in (*TEMPLATE_KINDS, *OPTIONAL_KINDS, "integrator", "merge", "head"):
             return False
         given: Any = self._spec
         for step in path:
@@ -114,12 +109,12 @@ class _Checker:
         for name, template in self._templates.items():
             for kind in (*TEMPLATE_KINDS, *OPTIONAL_KINDS):
                 self._require(kind, template.get(kind, {}), f"layer_templates.{name}.{kind}")
-        for index, entry in enumerate(self._spec["layer_schedule"]):
-            if "integrator" in entry:
-                self._require("integrator", entry["integrator"], f"layer_schedule[{index}].integrator")
+        for path, kind, given, _ in typed_stages(self._spec["layer_schedule"]):
+            self._require(kind, given, path)
+        for path, entry, _ in runs_of_layers(self._spec["layer_schedule"]):
             norm = entry.get("override", {}).get("norm", {})
             if "type" in norm:
-                self._require("norm", norm, f"layer_schedule[{index}].override.norm")
+                self._require("norm", norm, f"{path}.override.norm")
 
     def _require(self, kind: str, given: Mapping[str, Any], path: str, word: str = "type") -> None:
         name = self._parts.type_of(kind, given, word)
@@ -270,9 +265,8 @@ class _Checker:
             self._head_template(head)
         layers = (each for layer in self._layers.values() for part in layer.values() for each in part.all())
         stages = (
-            self._parts.part("integrator", entry["integrator"], f"layer_schedule[{index}].integrator")
-            for index, entry in enumerate(self._spec["layer_schedule"])
-            if "integrator" in entry
+            self._parts.part(kind, given, path, streams=streams)
+            for path, kind, given, streams in typed_stages(self._spec["layer_schedule"])
         )
         inherited: set[tuple[Message, Message]] = set()
         for part in filter(None, (self._parts.position, *layers, *stages, head)):
@@ -308,19 +302,19 @@ class _Checker:
     def _schedule(self, sizes_fit: bool) -> None:
         """The references of the schedule and its overrides."""
         schedule = self._spec["layer_schedule"]
-        for index, entry in enumerate(schedule):
-            path = f"layer_schedule[{index}]"
-            for place, name in scheduled_templates(entry):
-                self._template(name, f"{path}.{place}")
-            name = entry.get("template")
+        for path, kind, given, _ in typed_stages(schedule):
+            if kind == "integrator":
+                self._template(given["body"], f"{path}.body")
+        for path, entry, is_last in runs_of_layers(schedule):
+            name, override = entry["template"], entry.get("override")
+            self._template(name, f"{path}.template")
             mixer = self._layers.get(name, {}).get("mixer")
             if mixer is not None:
                 check_depth_gating(entry, self._caches(mixer), path, self._problems)
-            override = entry.get("override")
             if override:
                 allowed = overrides.check_words(override, f"{path}.override", self._problems)
                 if allowed and name in self._templates:
-                    self._override(name, override, f"{path}.override", index == len(schedule) - 1, sizes_fit)
+                    self._override(name, override, f"{path}.override", is_last, sizes_fit)
 
     def _lasting_memories(self) -> None:
         """That a memory which outlives its cache stands in layers of one evaluation, whose states it could keep."""

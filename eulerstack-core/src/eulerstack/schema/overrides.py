@@ -8,12 +8,12 @@ from typing import Any
 from eulerstack.dsl.paths import is_reserved, show
 from eulerstack.errors import Collector, msg
 from eulerstack.schema.parts import Part, Parts
-from eulerstack.schema.sections import schedule_entry
+from eulerstack.schema.sections import run_of_layers
 from eulerstack.schema.words import meant_value, one_of
 
 ALLOWED = {
     section: tuple(schema["properties"])
-    for section, schema in schedule_entry({}, {}, {}, {})["properties"]["override"]["properties"].items()
+    for section, schema in run_of_layers({}, {}, {})["properties"]["override"]["properties"].items()
 }
 _SEE = "reference/errors.md#override"
 _LIST = ", ".join(f"{section}.{word}" for section, words in ALLOWED.items() for word in words)

@@ -13,6 +13,7 @@ PACKAGES: dict[str, dict[str, tuple[str, ...]]] = {
         "position": ("rope", "alibi", "learned", "none"),
         "head": ("causal_lm",),
         "integrator": ("discrete", "ode_euler", "ode_rk4"),
+        "merge": ("concat", "add", "gated", "cross_attn"),
     },
     "eulerstack-ode": {"integrator": ("ode_adaptive",)},
     "eulerstack-titans": {"memory": ("associative", "neural_memory", "retrieval")},

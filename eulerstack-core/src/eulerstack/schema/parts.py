@@ -58,7 +58,7 @@ class Parts:
         self._registry = registry
         self._problems = problems
         self._failed: set[str] = set()
-        self.last_template = [name for entry in spec["layer_schedule"] for _, name in scheduled_templates(entry)][-1]
+        self.last_template = [name for _, name in scheduled_templates(spec["layer_schedule"])][-1]
         self.model = complete_model(spec["model"])
         self.embedding = complete_words(sections.embedding()["properties"], spec["embedding"])
         self.training_hints = complete_words(training_hints()["properties"], spec.get("training_hints", {}))
@@ -72,8 +72,13 @@ class Parts:
         """The chosen type, the default where the spec leaves it out."""
         return given.get(word, sections.DEFAULT_TYPES.get(kind))
 
-    def part(self, kind: str, given: Mapping[str, Any], path: str, word: str = "type") -> Part | None:
-        """The primitive that `given` chooses; None when it isn't installed or its plugin fails."""
+    def part(
+        self, kind: str, given: Mapping[str, Any], path: str, word: str = "type", streams: tuple[str, ...] = ()
+    ) -> Part | None:
+        """The primitive that `given` chooses; None when it isn't installed or its plugin fails.
+
+        `streams` are the names of those that a merge is about, which its declaration finds among its parameters.
+        """
         name = self.type_of(kind, given, word)
         try:
             primitive: Primitive = self._registry.get(kind, name)
@@ -99,6 +104,8 @@ class Parts:
         resolved = self.guarded(primitive, path, lambda: dict(primitive.resolve(params, context)))
         if kind == "memory" and resolved is not None:
             resolved = dict(settle_memory(resolved))
+        if resolved is not None and streams:
+            resolved = {**resolved, "streams": streams}
         return None if resolved is None else Part(kind, path, primitive, resolved, tuple(held.values()))
 
     def _held(self, primitive: Primitive, given: Mapping[str, Any], path: str) -> dict[str, Part] | None:

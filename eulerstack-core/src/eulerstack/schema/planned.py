@@ -11,7 +11,6 @@ PLANNED_TYPES: dict[str, tuple[str, ...]] = {}
 
 PLANNED_WORDS: dict[str, tuple[str, ...]] = {
     "layer_templates.<name>": ("shape_change",),
-    "layer_schedule[]": ("parallel", "merge"),
 }
 
 

@@ -24,6 +24,7 @@ KINDS_BY_PLACE = {
     "layer_templates.<name>.residual": "residual",
     "layer_templates.<name>.memory": "memory",
     "layer_schedule[].integrator": "integrator",
+    "layer_schedule[].merge": "merge",
     "head": "head",
 }
 LocateKey = Callable[[Path], "Location | None"]
@@ -146,8 +147,9 @@ class Explainer:
 
     def _is_override_of_known_word(self, path: Path, key: str) -> bool:
         """Whether a template knows this word: then it is no misspelling, and compatibility says why it can't change."""
-        if len(path) < 3 or path[0] != "layer_schedule" or path[2] != "override":
+        if path[:1] != ("layer_schedule",) or "override" not in path:
             return False
+        path = ("layer_schedule", 0, *path[path.index("override") :])
         template = "layer_templates.<name>"
         inner = {
             3: [template],

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from itertools import islice
 from typing import Any
 
-from eulerstack.dsl.paths import is_reserved, parse_layers_path
+from eulerstack.dsl.paths import is_reserved
 from eulerstack.errors import Finding, Message, msg
 from eulerstack.plugins.primitive import Rule
 from eulerstack.schema.claims import claimed_key
@@ -56,7 +55,6 @@ def _answers(rule: Rule, ir: Any, registry: Any) -> list[Finding]:
 
 def _reserved(ir: Any, registry: Any, spec: Mapping[str, Any] | None) -> Iterator[Finding]:
     """Keys of reserved namespaces that no plugin reads where they stand; with a spec, at their paths there."""
-    entries = _entries(ir, spec)
     handled = [namespace.key for namespace in registry.namespaces()]
     words = {
         f"{fragment.place}.{word}" if fragment.place else word
@@ -65,20 +63,9 @@ def _reserved(ir: Any, registry: Any, spec: Mapping[str, Any] | None) -> Iterato
     }
     for path in ir.extensions:
         if path not in words and claimed_key(path, handled) is None:
-            layers = parse_layers_path(path)
-            written = f"layer_schedule[{entries[layers[0]]}].{layers[2]}" if layers and layers[0] in entries else path
+            written = path if spec is None else ir.sources.get(path, path)
             what = msg("no installed plugin reads this key")
             yield Finding("reserved_namespace", what, written, ir.locations.get(path))
-
-
-def _entries(ir: Any, spec: Mapping[str, Any] | None) -> dict[int, int]:
-    """The index of each entry of the schedule by that of its first layer."""
-    first, stages = 0, iter(ir.stages)
-    entries = {}
-    for index, entry in enumerate(spec["layer_schedule"] if spec else ()):
-        entries[first] = index
-        first += sum(len(stage.layers) for stage in islice(stages, entry.get("repeat", 1)))
-    return entries
 
 
 def _tied_weights(spec: Mapping[str, Any]) -> Iterator[Finding]:
@@ -92,7 +79,7 @@ def _tied_weights(spec: Mapping[str, Any]) -> Iterator[Finding]:
 
 
 def _unused_templates(spec: Mapping[str, Any], ir: Any) -> Iterator[Finding]:
-    used = {name for entry in spec["layer_schedule"] for _, name in scheduled_templates(entry)}
+    used = {name for _, name in scheduled_templates(spec["layer_schedule"])}
     if ir.head_layer is not None:
         used.add(ir.head_layer.template)
     for name in spec["layer_templates"]:

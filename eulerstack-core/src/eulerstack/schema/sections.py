@@ -24,7 +24,11 @@ DEFAULT_TYPES = {"norm": "rmsnorm", "residual": "sequential", "head": "causal_lm
 DEFAULT_TARGET = "huggingface"
 MAX_D_FF = 2**24
 # What an entry of the schedule may be, by the word that says so, and the words that only such an entry has.
-STAGE_WORDS: dict[str, tuple[str, ...]] = {"template": ("repeat", "override", "depth_gating"), "integrator": ()}
+STAGE_WORDS: dict[str, tuple[str, ...]] = {
+    "template": ("repeat", "override", "depth_gating"),
+    "parallel": ("merge",),
+    "integrator": (),
+}
 
 
 def word(kind: str | list[str], description: Message, **keywords: Any) -> Schema:
@@ -195,8 +199,32 @@ def shared_params(kind: str) -> Schema:
     return integrator_words() if kind == "integrator" else {}
 
 
-def schedule_entry(window: Schema, attn_drop: Schema, activation: Schema, integrator: Schema) -> Schema:
-    """One entry of the schedule; the first three schemas are those of the overridable words of mixers and ffns."""
+def schedule_entry(run: Schema, merge: Schema, integrator: Schema) -> Schema:
+    """One entry of the schedule; `run` is that of a run of layers."""
+    stream = {
+        "stream": word("string", msg("Name of the stream."), pattern=TEMPLATE_NAME, examples=["fast"]),
+        "body": {
+            "type": "array",
+            "description": msg("The layers of the stream, as in the schedule; no stages."),
+            "minItems": 1,
+            "items": run,
+            "examples": [[{"template": "decoder", "repeat": 6}]],
+        },
+    }
+    streams = {
+        "type": "array",
+        "description": msg("Streams of layers that all read the same, at least two."),
+        "minItems": 2,
+        "items": section(msg("A stream of layers."), stream, ("stream", "body")),
+    }
+    properties = {**run["properties"], "parallel": streams, "merge": merge, "integrator": integrator}
+    kinds = [{"required": [name]} for name in STAGE_WORDS]
+    entry = section(msg("A run of equal layers, or a stage that holds layers."), properties, anyOf=kinds)
+    return {**entry, "additionalProperties": False}
+
+
+def run_of_layers(window: Schema, attn_drop: Schema, activation: Schema) -> Schema:
+    """A run of equal layers; the schemas are those of the overridable words of mixers and ffns."""
     override = {
         "residual": section(
             msg("Changes to the residual."),
@@ -221,12 +249,9 @@ def schedule_entry(window: Schema, attn_drop: Schema, activation: Schema, integr
         "override": section(
             msg("Words that these layers change; the number of parameters must stay the same."), override
         ),
-        "integrator": integrator,
         "depth_gating": depth_gating(),
     }
-    kinds = [{"required": [name]} for name in STAGE_WORDS]
-    entry = section(msg("A run of equal layers, or a stage that holds layers."), properties, anyOf=kinds)
-    return {**entry, "additionalProperties": False}
+    return section(msg("A run of equal layers."), properties, ("template",))
 
 
 def let() -> Schema:

@@ -17,7 +17,7 @@ from eulerstack.schema.assemble import assemble
 from eulerstack.schema.held import held_mappings
 from eulerstack.schema.problems import Explainer
 from eulerstack.schema.sections import MAX_LAYERS
-from eulerstack.schema.stages import check_entries, scheduled_layers
+from eulerstack.schema.stages import check_entries, check_streams, scheduled_layers
 
 _validators: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
 
@@ -35,6 +35,7 @@ def validate_structure(spec: Mapping[str, Any], registry: Any) -> None:
         Explainer(assemble(registry), registry, problems, data.locate_key, data.raw).explain(errors)
     _check_foreign_blocks(data, registry, problems)
     check_entries(data, problems)
+    check_streams(data, problems)
     _check_length(data, problems)
     problems.raise_if_any()
 
@@ -68,9 +69,10 @@ def _typed_parts(data: Spec, registry: Any) -> Iterator[tuple[Path, str, dict[st
         yield ("head",), "head", head
     schedule = data.get("layer_schedule")
     for index, entry in enumerate(schedule if isinstance(schedule, list) else ()):
-        integrator = entry.get("integrator") if isinstance(entry, dict) else None
-        if isinstance(integrator, dict):
-            yield ("layer_schedule", index, "integrator"), "integrator", integrator
+        for kind in ("integrator", "merge"):
+            part = entry.get(kind) if isinstance(entry, dict) else None
+            if isinstance(part, dict):
+                yield ("layer_schedule", index, kind), kind, part
     templates = data.get("layer_templates")
     for name, template in templates.items() if isinstance(templates, dict) else ():
         for kind in ("mixer", "ffn", "norm", "residual", "memory"):
@@ -105,7 +107,7 @@ def _check_length(data: Spec, problems: Collector) -> None:
     schedule = data.get("layer_schedule")
     for index, entry in enumerate(schedule if isinstance(schedule, list) else ()):
         number = scheduled_layers(entry) if isinstance(entry, dict) else 0
-        if number > MAX_LAYERS:
+        if number > MAX_LAYERS and "parallel" not in entry:
             return
         total += max(number, 0)
         if total > MAX_LAYERS:

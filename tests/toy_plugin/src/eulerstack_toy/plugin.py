@@ -20,6 +20,7 @@ from eulerstack_toy.declarations.ffn import MAXOUT
 from eulerstack_toy.declarations.head import LOW_RANK
 from eulerstack_toy.declarations.integrator import RELAX
 from eulerstack_toy.declarations.memory import AVERAGE
+from eulerstack_toy.declarations.merge import BLEND
 from eulerstack_toy.declarations.norm import POWER_NORM
 from eulerstack_toy.declarations.position import WAVES
 from eulerstack_toy.declarations.residual import GATED
@@ -77,6 +78,12 @@ def eulerstack_heads() -> list[Primitive]:
 def eulerstack_integrators() -> list[Primitive]:
     """The integrator `vendor.toy.relax`."""
     return [RELAX]
+
+
+@hookimpl
+def eulerstack_merges() -> list[Primitive]:
+    """The merge `vendor.toy.blend`."""
+    return [BLEND]
 
 
 @hookimpl
