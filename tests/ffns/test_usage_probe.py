@@ -136,6 +136,30 @@ def test_checkpointing_counts_the_loss_once(name: str) -> None:
         torch.testing.assert_close(gradients[0][each], gradients[1][each])
 
 
+AROUND = {
+    "depth": {"layer_schedule.0.depth_gating": {"enabled": True, "capacity": 0.5}},
+    "streams": {"layer_templates.decoder.residual": {"type": "hyper_connection", "hyper": {"expand": 2}}},
+}
+
+
+@pytest.mark.parametrize("around", AROUND)
+@pytest.mark.parametrize("name", ["moe", "branched_chosen"])
+def test_whatever_is_around_a_layer_its_probe_is_heard(name: str, around: str) -> None:
+    spec, ids = changed(SPECS[name], AROUND[around]), tokens(2, 8)
+    losses = []
+    for coefficient in (0.5, 1.0):
+        ir = es.normalize_to_ir(probed(spec, coefficient))
+        model = built(probed(spec, coefficient)).train()
+        assert sum(each.numel() for each in model.parameters()) == model_cost(ir).total
+        losses.append(model(ids, labels=ids, use_cache=False).aux_loss)
+    probes = {each: value for each, value in model.named_parameters() if "usage_probe.weight" in each}
+    losses[1].backward()
+    assert probes and all(value.grad is not None and value.grad.any() for value in probes.values())
+    plain = built(spec).train()(ids, labels=ids, use_cache=False).aux_loss
+    one = losses[0] - (0.0 if plain is None else plain)
+    torch.testing.assert_close(losses[1] - losses[0], one)
+
+
 @pytest.mark.parametrize("name", ["moe", "branched"])
 def test_padding_does_not_count(name: str) -> None:
     model, ids = built(probed(SPECS[name])).train(), tokens(1, 9)

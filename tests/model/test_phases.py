@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,9 +16,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers.generation.streamers import BaseStreamer
 
 import eulerstack as es
-from eulerstack.compiler.tokenizer import copy_tokenizer
+from eulerstack.compiler.tokenizer import copy_tokenizer, find_tokenizer
 from eulerstack.errors import CompileError
 from tests.model.specs import VOCAB, built, changed, tiny_spec, tokens
+from tests.model.test_export import PYTHON_OF_OLDEST
 from tests.model.variants import VARIANTS
 
 HIDDEN = {"visible_to_user": False}
@@ -237,9 +239,32 @@ def test_limits_of_the_caller_count_all_tokens(name: str) -> None:
     full = model.generate(ids, visible_only=False)
     for words in ({"max_new_tokens": 4}, {"max_length": 12}, {"generation_config": GenerationConfig(max_length=12)}):
         assert torch.equal(model.generate(ids, visible_only=False, **words), full[:, :12]), words
-    stop = model.generate(ids, visible_only=False, stopping_criteria=[lambda ids, scores: ids.shape[1] >= 11])
-    if name == "two":
+    if name != "rationale_alone":
+        stop = model.generate(ids, visible_only=False, stopping_criteria=[lambda ids, scores: ids.shape[1] >= 11])
         assert torch.equal(stop, full[:, :11])
+
+
+def test_what_the_caller_stops_at_the_end_of_a_phase_is_over() -> None:
+    model, ids = model_of(PROGRAMS["alone"]), tokens(2, 8)
+    ends = [lambda ids, scores: ids[:, -1] == TRANSITION]
+    found = model.generate(ids, visible_only=False, stopping_criteria=ends, return_dict_in_generate=True)
+    assert set(found.phase_ids[:, 8:].flatten().tolist()) <= {0, -1}
+    one = [lambda ids, scores: (ids[:, -1] == TRANSITION) & (torch.arange(len(ids)) == 0)]
+    both = model.generate(ids, visible_only=False, stopping_criteria=one, return_dict_in_generate=True)
+    assert 1 not in both.phase_ids[0] and 1 in both.phase_ids[1]
+
+
+def test_stop_strings_hold_in_every_run() -> None:
+    spec = shipped([{**THINK, **ALONE}, ANSWER])
+    model = es.compile_to_hf_model(es.normalize_to_ir(spec))
+    tokenizer = AutoTokenizer.from_pretrained(find_tokenizer("bpe-32k", None))
+    tokenizer.add_tokens(["<think_end>"], special_tokens=True)
+    words = {"tokenizer": tokenizer, "pad_token_id": 2, "eos_token_id": 1, "return_dict_in_generate": True}
+    ids = torch.arange(3, 11).reshape(2, 4)
+    full = model.generate(ids, **words)
+    assert 1 in full.phase_ids
+    found = model.generate(ids, stop_strings=["<think_end>"], **words)
+    assert 1 not in found.phase_ids and (found.full_sequences == 32_000).any(-1).all()
 
 
 def test_what_the_caller_adds_is_honoured() -> None:
@@ -475,13 +500,21 @@ def shipped(modes: list[dict[str, Any]], **model: Any) -> dict[str, Any]:
     return spec
 
 
-def test_a_directory_goes_through_its_phases_where_eulerstack_is_not_installed(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "python",
+    [
+        sys.executable,
+        pytest.param(PYTHON_OF_OLDEST, marks=pytest.mark.skipif(not PYTHON_OF_OLDEST, reason="tox -e oldest runs it")),
+    ],
+    ids=["this", "oldest"],
+)
+def test_a_directory_goes_through_its_phases_where_eulerstack_is_not_installed(python: str, tmp_path: Path) -> None:
     spec = shipped([{**THINK, "loss_weight": 0.0}, ANSWER])
     ir = es.normalize_to_ir(spec)
     es.compile_to_directory(ir, tmp_path / "model")
-    done = subprocess.run(
-        [sys.executable, "-c", OFFLINE, str(tmp_path / "model"), str(tmp_path)], capture_output=True, text=True
-    )
+    arguments = [python, "-c", OFFLINE, str(tmp_path / "model"), str(tmp_path)]
+    environment = {**os.environ, "HF_MODULES_CACHE": str(tmp_path / "modules")}
+    done = subprocess.run(arguments, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     found = torch.load(tmp_path / "found")
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")

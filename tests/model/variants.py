@@ -72,6 +72,9 @@ def _variants() -> dict[str, dict[str, Any]]:
         "untied": changed(base, {"head.tie_weights": False}),
         "capped_logits": changed(base, {"head.logit_softcap": 3.0, "head.logit_scale": 0.7}),
         "scaled_embedding": changed(base, {"embedding.scale": "sqrt_d_model"}),
+        "phases": changed(
+            base, {"execution_modes": [{"name": "draft", "max_tokens": 3}, {"name": "answer", "max_tokens": 60}]}
+        ),
         "scaled_residual": changed(base, {f"{RESIDUAL}.scaling": 0.4, "model.residual_multiplier": 0.6}),
     }
     for residual in ("sequential", "parallel"):

@@ -39,6 +39,7 @@ VARIANTS = {
     "moe_cut_gates": spec(gate_limit=0.3, shared_experts=1, router="sqrt_softplus"),
     "moe_ungated": spec(gated=False, activation="relu2", shared_experts=1),
     "moe_hybrid": _every_other_layer(),
+    "moe_probed": changed(spec(), {"training_hints.differentiation_objectives.usage_probe_coef": 0.1}),
     "moe_parallel": changed(spec(), {"layer_templates.decoder.residual.type": "parallel"}),
 }
 TRANSFORMED = set(VARIANTS)

@@ -1,5 +1,6 @@
 """How phases act on transformers' `generate`: its processors, its criteria and its streamers."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -42,11 +43,14 @@ class PhaseProcessor(LogitsProcessor):
 class PhaseEnd(StoppingCriteria):
     """Stops a sequence when its phases are over, when its context must be made again, or when it has no room left.
 
-    `room` are the tokens that each sequence may have in this run.
+    `room` are the tokens that each sequence may have in this run. What one of the `others` stops is over, at the very
+    token that ends a phase too; `stopped` says which sequences these are.
     """
 
-    def __init__(self, tracker: PhaseTracker, fills: bool, room: list[int] | None = None):
-        self.tracker, self.room = tracker, room
+    def __init__(self, tracker: PhaseTracker, fills: bool, room: list[int] | None = None, others: Sequence[Any] = ()):
+        self.tracker, self.room, self.others = tracker, room, others
+        self.stopped: set[int] = set()
+        self.resting: set[int] = set()
         if fills:
             # transformers fills up sequences that have stopped where a criterion has this attribute.
             self.eos_token_id = None
@@ -56,7 +60,13 @@ class PhaseEnd(StoppingCriteria):
         if self.room is not None:
             used = self.tracker.used(input_ids)
             done = [rests or used >= room for rests, room in zip(done, self.room, strict=True)]
-        return torch.tensor(done, device=input_ids.device)
+        for criterion in self.others:
+            hits = torch.as_tensor(criterion(input_ids, scores, **kwargs)).expand(len(done)).tolist()
+            self.stopped |= {index for index, hit in enumerate(hits) if hit and index not in self.resting}
+        self.resting |= {index for index, rests in enumerate(done) if rests}
+        return torch.tensor(
+            [rests or index in self.stopped for index, rests in enumerate(done)], device=input_ids.device
+        )
 
 
 class VisibleStreamer(BaseStreamer):

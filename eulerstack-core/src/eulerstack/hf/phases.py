@@ -16,7 +16,12 @@ from typing import Any
 
 import torch
 from transformers import GenerationMixin
-from transformers.generation import GenerateDecoderOnlyOutput, LogitsProcessorList, StoppingCriteriaList
+from transformers.generation import (
+    GenerateDecoderOnlyOutput,
+    LogitsProcessorList,
+    StoppingCriteriaList,
+    StopStringCriteria,
+)
 
 from eulerstack.hf.phase_lengths import total_budget
 from eulerstack.hf.phase_loss import phase_weighted_loss
@@ -110,9 +115,10 @@ class PhasedGenerationMixin(GenerationMixin):
             sequences.append(sequence)
         return answer(request, output, *request.results(ids[:, :prompt], sequences))
 
-    def _in_runs(self, request: PhasedRequest, custom: Any, streamer: Any, others: dict[str, Any]) -> Any:
+    def _in_runs(self, request: PhasedRequest, custom: Any, streamer: Any, drafts: dict[str, Any]) -> Any:
         """A run for each stretch of phases that share a context, with the sequences that are not over yet."""
-        check_runs(request, others, streamer)
+        check_runs(request, drafts, streamer)
+        others = [*custom[1], *stop_strings(request)]
         program, began = request.program, time.monotonic()
         prompts = request.inputs.repeat_interleave(request.asked("num_return_sequences", 1), dim=0)
         mask = prompt_mask(request).repeat_interleave(request.asked("num_return_sequences", 1), dim=0).bool()
@@ -133,7 +139,7 @@ class PhasedGenerationMixin(GenerationMixin):
             tracker = PhaseTracker(program, [each.state for each in chosen])
             own = (
                 PhaseProcessor(tracker, [least - len(each.tokens) for each in chosen]),
-                PhaseEnd(tracker, fills=request.fill is not None, room=room),
+                PhaseEnd(tracker, request.fill is not None, room, others),
             )
             ids, kept = left_padded([[token for token, _ in each.context] for each in chosen], request.fill, prompts)
             settings = {"num_return_sequences": 1, "max_new_tokens": max(room), "min_new_tokens": 0, "min_length": 0}
@@ -141,7 +147,7 @@ class PhasedGenerationMixin(GenerationMixin):
                 settings["max_time"] = limit - (time.monotonic() - began)
             words = request.with_settings(**settings, **request.fill_up())
             words.pop("max_length", None)
-            output = self._run(ids, {**words, **others, "attention_mask": kept}, custom, own, streamer)
+            output = self._run(ids, {**words, "attention_mask": kept, **drafts}, (custom[0], ()), own, streamer)
             made = output if isinstance(output, torch.Tensor) else output.sequences
             for place, index in enumerate(active):
                 sequence, before = sequences[index], len(sequences[index].tokens)
@@ -150,7 +156,7 @@ class PhasedGenerationMixin(GenerationMixin):
                 for name, lists in steps.items():
                     for step in (getattr(output, name, None) or ())[: len(sequence.tokens) - before]:
                         lists[index].append(step[place])
-                if not sequence.state.dropped or len(sequence.tokens) >= most:
+                if not sequence.state.dropped or len(sequence.tokens) >= most or place in own[1].stopped:
                     sequence.is_over = True
                     continue
                 sequence.context = program.kept(sequence.context, sequence.state.dropped)
@@ -191,6 +197,13 @@ def check_runs(request: PhasedRequest, others: dict[str, Any], streamer: Any) ->
             "a phase of this model does not share its cache (kv_share: false), so generation begins again after it, "
             f"which does not go together with: {', '.join(refused)}"
         )
+
+
+def stop_strings(request: PhasedRequest) -> list[Any]:
+    """The criterion for the caller's stop strings, if there are any."""
+    strings, tokenizer = request.asked("stop_strings"), request.words.get("tokenizer")
+    # Without a tokenizer transformers says what is missing.
+    return [StopStringCriteria(tokenizer, strings)] if strings and tokenizer is not None else []
 
 
 def prompt_mask(request: PhasedRequest) -> torch.Tensor:
