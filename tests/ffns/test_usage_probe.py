@@ -75,12 +75,11 @@ def naive(probe: Any, found: list[tuple[torch.Tensor, int]]) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("name", SPECS)
-def test_the_loss_is_the_mean_cross_entropy_of_guesses(name: str) -> None:
-    model, ids = built(probed(SPECS[name], 0.5)).train(), tokens(1, 9)
+def test_the_loss_is_the_mean_cross_entropy_of_guesses_forward_and_backward(name: str) -> None:
+    model, ids = built(probed(SPECS[name], 0.5)).double().train(), tokens(1, 9)
     word, _, _ = PROBES[name].partition(".")
     expected: list[torch.Tensor] = []
 
-    @torch.no_grad()
     def compare(module: Any, args: Any, kwargs: Any, output: Any) -> None:
         if word == "mixer":
             found = outputs_of_branches(module, {"hidden_states": args[0], **kwargs})
@@ -93,7 +92,14 @@ def test_the_loss_is_the_mean_cross_entropy_of_guesses(name: str) -> None:
         layer.get_submodule(word).register_forward_hook(compare, with_kwargs=True)
     output = model(ids, labels=ids, use_cache=False)
     assert len(expected) == 3
-    torch.testing.assert_close(output.aux_loss.double(), 0.5 * sum(expected), atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(output.aux_loss, 0.5 * sum(expected), atol=1e-12, rtol=1e-12)
+    ours, theirs = (
+        torch.autograd.grad(
+            each, list(model.parameters()), retain_graph=True, allow_unused=True, materialize_grads=True
+        )
+        for each in (output.aux_loss, 0.5 * sum(expected))
+    )
+    torch.testing.assert_close(ours, theirs, atol=1e-11, rtol=1e-9)
     plain = model.eval()(ids, labels=ids, use_cache=False).loss
     torch.testing.assert_close(output.loss, plain + output.aux_loss)
 

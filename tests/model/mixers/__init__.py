@@ -2,8 +2,8 @@
 
 A file gives `VARIANTS` (name -> spec), `CASES` (field -> `Case`, see `test_every_field_matters`) and, where they apply,
 the sets `EAGER_ONLY`, `WITHOUT_ATTENTION`, `TRANSFORMED` (whose rounding depends on other tokens) and `WITHOUT_STATIC`
-(which have no static cache) of variant names, and `CHOOSING`: parts of the names of parameters that only choose, and
-have no gradient.
+(which have no static cache) of variant names, and `CHOOSING`: parts of the names of parameters that only choose or
+watch, and have no gradient from the logits.
 """
 
 from __future__ import annotations

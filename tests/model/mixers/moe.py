@@ -43,6 +43,7 @@ VARIANTS = {
     "moe_parallel": changed(spec(), {"layer_templates.decoder.residual.type": "parallel"}),
 }
 TRANSFORMED = set(VARIANTS)
+CHOOSING = {"usage_probe"}
 
 
 def _case(effect: str, word: str, value: Any, **given: Any) -> Case:
