@@ -89,7 +89,7 @@ VARIANTS = _variants() | {name: spec for mixer in modules() for name, spec in mi
 EAGER_ONLY = {"softcap"} | {name for mixer in modules() for name in getattr(mixer, "EAGER_ONLY", ())}
 # Variants without attention run the same code under every implementation.
 WITHOUT_ATTENTION = {name for mixer in modules() for name in getattr(mixer, "WITHOUT_ATTENTION", ())}
-# Parts of parameters' names by which a module is known that only chooses or watches: it has no gradient from the logits.
+# Parts of parameters' names by which a module is known that only chooses or watches: it has no gradient of logits.
 CHOOSING = {part for mixer in modules() for part in getattr(mixer, "CHOOSING", ())}
 # A Fourier transform mixes the rounding of all tokens, and a grouped product's depends on the number of its rows, so
 # that their past is equal at float tolerance only.
