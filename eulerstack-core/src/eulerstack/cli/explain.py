@@ -12,6 +12,7 @@ from eulerstack.cli.describe import describe
 from eulerstack.cli.failures import DEFAULT_MAX_ERRORS
 from eulerstack.cli.options import (
     chosen,
+    force_option,
     json_option,
     max_errors_option,
     preset_option,
@@ -37,6 +38,9 @@ from eulerstack.i18n import gettext as _
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from eulerstack.dsl.source import Spec
+    from eulerstack.ir.types import ModelIR
+
 MAX_ROWS = 200
 UNBROKEN = "\u00a0"
 
@@ -54,6 +58,13 @@ def explain(
     batch: Annotated[
         int, typer.Option("--batch", metavar="N", min=1, help=_("Sequences that the cache is given for (default 1)."))
     ] = 1,
+    html: Annotated[
+        str | None,
+        typer.Option(
+            "--html", metavar="FILE", help=_("Write a page with pictures, which needs no network, to a file.")
+        ),
+    ] = None,
+    force: Annotated[bool, force_option()] = False,
     max_errors: Annotated[int, max_errors_option()] = DEFAULT_MAX_ERRORS,
     as_json: Annotated[bool, json_option()] = False,
 ) -> None:
@@ -61,13 +72,25 @@ def explain(
     settings.max_errors = max_errors
     source, ir = read(chosen(spec, preset, "explain"), assignments)
     data = describe(source, ir, context, batch)
+    if html is not None:
+        _write_page(html, source, ir, data, force)
     if as_json:
         say_json(data)
+    if as_json or html is not None:
         return
     _print_sizes(data)
     _print_templates(data)
     _print_cost(data)
     _print_layers(data["layers"], data["stages"])
+
+
+def _write_page(file: str, source: Spec, ir: ModelIR, data: dict[str, Any], force: bool) -> None:
+    from eulerstack.cli.page import page
+    from eulerstack.compiler.output import replacing_file
+
+    with replacing_file(file, page(source, ir, data), force):
+        pass
+    say(_("Page saved: {file}").format(file=styled(file, "name")))
 
 
 def _pair(label: str, text: str, indent: int = 0) -> None:
