@@ -44,8 +44,8 @@ def stack(ir: ModelIR, cost: ModelCost, painted: Mapping[str, str], context: int
         _("Height: parameters. Width: channels. Equal layers in a row share a block. Open a block for its numbers."),
         class_="note",
     )
-    return join(legend, f'<ol class="stack" aria-label="{escape(_("The stack, from the input to the output"))}">',
-                *drawing.lines(), "</ol>")  # fmt: skip
+    label = escape(_("The stack, from the input to the output"))
+    return join(legend, f'<ol class="stack" aria-label="{label}">', *drawing.lines(), "</ol>")
 
 
 class _Drawing:
@@ -76,7 +76,8 @@ class _Drawing:
                 continue
             index += count * size
         head = self.cost.head.params + self.cost.final_norm
-        yield self._table_block(f"{_('head')} {self.ir.head.type}", head, EMBEDDING)
+        name = _("head")
+        yield self._table_block(f"{name} {self.ir.head.type}", head, EMBEDDING)
 
     def _height(self, params: int) -> str:
         share = params / max(1, self.cost.total)
