@@ -168,6 +168,8 @@ def test_a_layer_of_deepseek_v3_has_its_published_price() -> None:
         "window": None,
         "window_dilation": None,
         "attention_sinks": None,
+        "compression": None,
+        "window_mode": "standard",
     }
     cost = ATTENTION.cost(dims, params, 2)
     assert cost.params == 187_107_328
