@@ -15,6 +15,7 @@ from transformers import DynamicCache, StaticCache  # noqa: E402
 import eulerstack as es  # noqa: E402
 from eulerstack.compiler.cost import model_cost  # noqa: E402
 from eulerstack.errors import CompatibilityError  # noqa: E402
+from eulerstack_mixers.modules import compressed_attention, window_chunks  # noqa: E402
 from eulerstack_mixers.modules.compressed_attention import highest_blocks  # noqa: E402
 from tests.mixers.layers import run_layer, run_reference  # noqa: E402
 from tests.model.mixers.attention import of  # noqa: E402
@@ -245,11 +246,60 @@ def test_rows_of_different_lengths_decode_as_they_would_alone(name: str, kind: t
             torch.testing.assert_close(together[row, kept], alone, atol=1e-7, rtol=0)
 
 
+@pytest.mark.parametrize("name", ["hca", "hca_sinks", "csa_full"])
+@pytest.mark.parametrize("time", [9, 20, 31])
+def test_chunks_of_the_window_change_nothing(name: str, time: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(window_chunks, "LEAST_CHUNK", 1)
+    model = built(VARIANTS[name]).double()
+    ids = tokens(time=time + 7)
+    mask = torch.ones_like(ids)
+    mask[0, :6] = 0
+    mask[1, 4:6] = 0
+    packed = torch.cat((torch.arange(time), torch.arange(7)))[None]
+    results = []
+    for pays in (property(lambda chunks: False), property(lambda chunks: chunks.number > 1)):
+        monkeypatch.setattr(window_chunks.WindowChunks, "pays", pays)
+        model.zero_grad()
+        plain = model(ids, use_cache=False).logits
+        apart = model(ids[:1], position_ids=packed, use_cache=False).logits
+        (plain.square().sum() + apart.square().sum()).backward()
+        gradients = [p.grad.clone() for p in model.parameters() if p.grad is not None]
+        with torch.no_grad():
+            padded = model(ids, attention_mask=mask, use_cache=False).logits[mask.bool()]
+            cache = model(ids[:, :5], use_cache=True).past_key_values
+            continued = model(ids[:, 5:], past_key_values=cache).logits
+        results.append([plain.detach(), apart.detach(), padded, continued, *gradients])
+    for dense, chunked in zip(*results, strict=True):
+        torch.testing.assert_close(chunked, dense, atol=1e-8, rtol=1e-8)
+
+
+def test_weights_that_are_asked_for_are_those_of_all_keys() -> None:
+    model = built(changed(VARIANTS["hca"], {"model.max_seq_len": 512}))
+    model.set_attn_implementation("eager")
+    ids = tokens(batch=1, time=400)
+    with torch.no_grad():
+        asked, plain = model(ids, output_attentions=True), model(ids)
+    assert asked.attentions[0].shape == (1, 3, 400, 400 + 133)
+    torch.testing.assert_close(asked.attentions[0].sum(-1), torch.ones(1, 3, 400))
+    torch.testing.assert_close(asked.logits, plain.logits, atol=1e-5, rtol=0)
+
+
+def test_scores_of_some_tokens_at_a_time_are_those_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, found = built(VARIANTS["csa"]), []
+    model.model.layers[0].mixer.indexer.register_forward_hook(lambda module, given, output: found.append(output))
+    for most in (2**22, 300):
+        monkeypatch.setattr(compressed_attention, "INDEX_SCORES_AT_ONCE", most)
+        model(tokens(), use_cache=False)
+    torch.testing.assert_close(*found, atol=1e-6, rtol=0)
+
+
 def test_equal_scores_choose_the_earlier_blocks() -> None:
     scores = torch.tensor([[[0.0, 1.0, 0.0, 0.0, 2.0]]])
     visible = torch.tensor([[[True, True, True, True, False]]])
     assert highest_blocks(scores, visible, 2).tolist() == [[[True, True, False, False, False]]]
     assert torch.equal(highest_blocks(scores, visible, 5), visible)
+    assert torch.equal(highest_blocks(scores, visible, 4), visible)
+    assert not highest_blocks(scores, torch.zeros_like(visible), 2).any()
 
 
 def test_a_block_is_seen_by_the_token_that_completes_it_and_not_before() -> None:

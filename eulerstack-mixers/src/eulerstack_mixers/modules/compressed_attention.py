@@ -26,6 +26,7 @@ from eulerstack_mixers.modules.block_compressor import BlockCompressor, rotate_l
 from eulerstack_mixers.modules.norms import RMSNorm
 from eulerstack_mixers.modules.positions_rope import RotaryEmbedding
 from eulerstack_mixers.modules.token_blocks import BlockLayout, TokenRows
+from eulerstack_mixers.modules.window_chunks import WindowChunks
 
 
 class GroupedProjection(nn.Module):
@@ -44,6 +45,10 @@ class GroupedProjection(nn.Module):
         grouped = states.unflatten(-1, (self.groups, -1))
         weight = self.weight.unflatten(0, (self.groups, -1))
         return torch.einsum("...gi,goi->...go", grouped, weight).flatten(-2)
+
+
+# Numbers of one product of the indexer's queries and keys.
+INDEX_SCORES_AT_ONCE = 2**22
 
 
 class LightningIndexer(nn.Module):
@@ -75,10 +80,16 @@ class LightningIndexer(nn.Module):
         query = rotate_last(query.to(precise), rotation, self.interleaved).to(kept)
         # A router may be kept in float32 beside lower-precision activations.
         weights = self.weights_proj(hidden_states.to(self.weights_proj.weight.dtype)).to(precise)
+        scaling = (self.width * self.n_heads) ** -0.5
+        # As many tokens at a time as keep the scores of all heads small.
+        tokens = max(1, INDEX_SCORES_AT_ONCE // (self.n_heads * max(1, keys.shape[1])))
+        parts = []
         with torch.autocast(hidden_states.device.type, enabled=False):
-            # (batch, heads, time, blocks)
-            scores = (query.to(precise) @ keys.to(precise).transpose(1, 2).unsqueeze(1)).relu() * self.width**-0.5
-            return torch.einsum("bhts,bth->bts", scores, weights * self.n_heads**-0.5)
+            shared = keys.to(precise).transpose(1, 2).unsqueeze(1)
+            for some, shares in zip(query.split(tokens, dim=2), weights.split(tokens, dim=1), strict=True):
+                # (batch, heads, some tokens, blocks)
+                parts.append(torch.einsum("bhts,bth->bts", (some.to(precise) @ shared).relu(), shares * scaling))
+        return torch.cat(parts, dim=1)
 
 
 # Who chooses among a compression's blocks, by the indexer's `arch`.
@@ -91,9 +102,12 @@ def highest_blocks(scores: torch.Tensor, visible: torch.Tensor, number: int) -> 
     """Of the visible blocks the `number` with the highest scores; of equal ones the earlier. (batch, time, blocks)"""
     if scores.shape[-1] <= number:
         return visible
+    ranked = scores.masked_fill(~visible, float("-inf"))
+    least = ranked.topk(number, dim=-1).values[..., -1:]
+    higher, level = ranked > least, ranked == least
     # Equal scores are common, because a ReLU makes zeros; a cache must not change which of them count.
-    ranked = scores.masked_fill(~visible, float("-inf")).sort(dim=-1, descending=True, stable=True).indices
-    return torch.zeros_like(scores, dtype=torch.bool).scatter(-1, ranked[..., :number], True) & visible
+    room = number - higher.sum(dim=-1, keepdim=True)
+    return (higher | (level & (level.cumsum(dim=-1, dtype=torch.int32) <= room))) & visible
 
 
 class CompressedAttention(AttentionBase):
@@ -178,11 +192,19 @@ class CompressedAttention(AttentionBase):
         if self.indexer is not None:
             scores = self.indexer(hidden_states, source, layout, rotation, block_rotation)
             chosen = highest_blocks(scores, chosen.expand(*scores.shape[:2], -1), self.top_k_blocks)
-        near = rows.visible_tokens(key, self.window)
-        batch = max(near.shape[0], chosen.shape[0])
-        visible = torch.cat((near.expand(batch, -1, -1), chosen.expand(batch, -1, -1)), dim=-1).unsqueeze(1)
+        chunks = WindowChunks(rows, key, self.window)
+        # Weights that were asked for are those of all keys at once.
+        wants_weights = kwargs.get("output_attentions", getattr(self.config, "output_attentions", False))
+        in_chunks = chunks.pays and not wants_weights
+        if in_chunks:
+            query, visible, key = chunks.queries(query), chunks.visible(chosen), chunks.keys(blocks)
+        else:
+            near = rows.visible_tokens(key, self.window)
+            batch = max(near.shape[0], chosen.shape[0])
+            visible = torch.cat((near.expand(batch, -1, -1), chosen.expand(batch, -1, -1)), dim=-1).unsqueeze(1)
+            key = torch.cat((key, blocks), dim=1)
+        key = key.unsqueeze(1)
         rows.finish()
-        key = torch.cat((key, blocks), dim=1).unsqueeze(1)
 
         mask = torch.zeros_like(visible, dtype=query.dtype).masked_fill(~visible, torch.finfo(query.dtype).min)
         if self.softcap is not None:
@@ -200,6 +222,8 @@ class CompressedAttention(AttentionBase):
             scaling=self.scaling,
             **kwargs,
         )
+        if in_chunks:
+            attention_output, attention_weights = chunks.restored(attention_output), None
         if rotation is not None:
             backwards = (rotation[0], -rotation[1])
             turned = rotate_last(attention_output.transpose(1, 2), backwards, self.interleaved)
