@@ -49,7 +49,7 @@ def _variants() -> dict[str, dict[str, Any]]:
 
 
 VARIANTS = _variants()
-EAGER_ONLY = set(VARIANTS)
+WITHOUT_ATTENTION = set(VARIANTS) - {"nsa_hybrid"}
 
 
 def of_compression(word: str, value: Any, effect: str = "function", **given: Any) -> Case:

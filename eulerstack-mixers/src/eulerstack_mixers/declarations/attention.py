@@ -289,8 +289,11 @@ def features(dims: Dims, params: Params) -> Features:
     """The rotation, and which implementations of attention leave a part of this one out."""
     if params["compression"] is not None:
         # Blocks have positions of their own, and masks that only eager and sdpa take.
-        alone = is_native(params) or params["softcap"] is not None or params["attention_sinks"] is not None
-        return Features(unsupported=(*(("sdpa",) if alone else ()), "flash", "flex", "serving"))
+        if is_native(params):
+            # It computes by itself, whatever other layers take.
+            return Features(unsupported=("serving",))
+        softened = params["softcap"] is not None or params["attention_sinks"] is not None
+        return Features(unsupported=(*(("sdpa",) if softened else ()), "flash", "flex", "serving"))
     rope, latent = params["rope"], params["latent_dim"] is not None
     # sdpa, older flash kernels and serving engines would leave sinks out without a word; sdpa a softcap as well. Flash
     # kernels know windows, but no gaps in them. Serving engines make room for heads of head_dim everywhere.

@@ -24,6 +24,7 @@ from eulerstack_mixers.modules.attention import eager_attention
 from eulerstack_mixers.modules.compressed_attention import highest_blocks
 from eulerstack_mixers.modules.positions_rope import RotaryEmbedding, apply_rotary
 from eulerstack_mixers.modules.token_blocks import BlockLayout, TokenRows
+from eulerstack_mixers.modules.window_chunks import WindowChunks
 
 # A history that forgets nothing.
 ALL_TOKENS = 2**62
@@ -150,7 +151,11 @@ class NativeSparseAttention(nn.Module):
         if self.sets > 1:
             tokens = rows.extended("window", self.packed(self.rotated(keys[2], rotation), values[2]))
             rows.remember("window", tokens, self.window - 1)
-        near = self.read(query, tokens, rows.visible_tokens(tokens, self.window).unsqueeze(1))
+        chunks = WindowChunks(rows, tokens, self.window)
+        if chunks.pays:
+            near = chunks.restored(self.read(chunks.queries(query), chunks.keys(), chunks.visible()))
+        else:
+            near = self.read(query, tokens, rows.visible_tokens(tokens, self.window).unsqueeze(1))
         rows.finish()
 
         gates = self.g_proj(hidden_states).unflatten(-1, (self.n_heads, 3)).sigmoid()
@@ -235,8 +240,13 @@ class NativeSparseAttention(nn.Module):
     def read(self, query: torch.Tensor, tokens: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
         """Attention to the visible ones of kept tokens, (batch, time, n_heads, head_dim)."""
         keys, values = self.unpacked(tokens)
+        group = self.n_heads // self.n_kv_heads
         if visible.shape[1] > 1:
-            visible = visible.repeat_interleave(self.n_heads // self.n_kv_heads, dim=1)
+            visible = visible.repeat_interleave(group, dim=1)
         mask = torch.zeros_like(visible, dtype=query.dtype).masked_fill(~visible, torch.finfo(query.dtype).min)
         dropout = self.attention_dropout if self.training else 0.0
-        return eager_attention(self, query, keys, values, mask, self.scaling, dropout, self.softcap)[0]
+        if self.softcap is not None:
+            return eager_attention(self, query, keys, values, mask, self.scaling, dropout, self.softcap)[0]
+        keys, values = keys.repeat_interleave(group, dim=1), values.repeat_interleave(group, dim=1)
+        attend = nn.functional.scaled_dot_product_attention
+        return attend(query, keys, values, mask, dropout, scale=self.scaling).transpose(1, 2)

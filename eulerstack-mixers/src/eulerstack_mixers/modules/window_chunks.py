@@ -40,13 +40,14 @@ class WindowChunks:
         """(batch · n, c, heads, channels), as attention gives it, -> (batch, time, heads, channels)"""
         return states.unflatten(0, (-1, self.number)).flatten(1, 2)[:, : self.rows.time]
 
-    def keys(self, others: torch.Tensor) -> torch.Tensor:
+    def keys(self, others: torch.Tensor | None = None) -> torch.Tensor:
         """The window's keys of each chunk, and `others`, (batch, blocks, channels), which all chunks may see."""
-        near = self._overlapping(nn.functional.pad(self.extended, (0, 0, *self.missing)))
-        far = others.unsqueeze(1).expand(-1, self.number, -1, -1)
-        return torch.cat((near.transpose(2, 3), far), dim=2).flatten(0, 1)
+        near = self._overlapping(nn.functional.pad(self.extended, (0, 0, *self.missing))).transpose(2, 3)
+        if others is not None:
+            near = torch.cat((near, others.unsqueeze(1).expand(-1, self.number, -1, -1)), dim=2)
+        return near.flatten(0, 1)
 
-    def visible(self, others: torch.Tensor) -> torch.Tensor:
+    def visible(self, others: torch.Tensor | None = None) -> torch.Tensor:
         """Which of those keys each query sees; `others` is (batch or 1, time, blocks). (batch · n, 1, c, keys)"""
         rows = self.rows
         queries = self._of_queries(rows.places, 0)
@@ -56,9 +57,10 @@ class WindowChunks:
         if rows.sequence_ids is not None:
             ids = rows.sequence_ids
             near = near & (self._of_queries(ids, -1)[..., :, None] == self._of_keys(ids)[..., None, :])
-        far = nn.functional.pad(others, (0, 0, 0, self.surplus)).unflatten(1, (self.number, self.size))
-        batch = rows.batch
-        visible = torch.cat((near.expand(batch, -1, -1, -1), far.expand(batch, -1, -1, -1)), dim=-1)
+        visible = near.expand(rows.batch, -1, -1, -1)
+        if others is not None:
+            far = nn.functional.pad(others, (0, 0, 0, self.surplus)).unflatten(1, (self.number, self.size))
+            visible = torch.cat((visible, far.expand(rows.batch, -1, -1, -1)), dim=-1)
         return visible.flatten(0, 1).unsqueeze(1)
 
     def _of_queries(self, values: torch.Tensor, filling: int) -> torch.Tensor:
