@@ -357,6 +357,17 @@ CASES = (
         },
         padding_leaks=True,
     ),
+    Case(
+        "deepseek_v4_windows",
+        "DeepseekV4",
+        {
+            **V4,
+            "layer_types": ["sliding_attention", "compressed_sparse_attention", "sliding_attention"],
+            "rope_theta": 300.0,
+            "compress_rope_theta": 900.0,
+        },
+        padding_leaks=True,
+    ),
     Case("olmo2", "Olmo2", {}),
     _deepseek("plain"),
     _deepseek(

@@ -203,13 +203,13 @@ def test_deepseek_scales_as_its_class_does(words: dict[str, Any], scale: float |
 
 
 def test_older_names_of_deepseek_v4_mean_the_same() -> None:
-    old = {"num_hidden_layers": 4, "compress_ratios": [128, 4, 4, 128], "num_hash_layers": 1, "qk_rope_head_dim": 32,
+    old = {"num_hidden_layers": 4, "compress_ratios": [0, 4, 4, 128], "num_hash_layers": 1, "qk_rope_head_dim": 32,
            "compress_rate_csa": 8}  # fmt: skip
     reference = transformers.DeepseekV4Config(**old)
     assert deepseek_v4.to_spec(old) == deepseek_v4.to_spec(reference.to_dict())
     ir = normalize_to_ir(deepseek_v4.to_spec(old))
     kinds = [layer.mixer.params["compression"]["type"] for layer in ir.layers]
-    assert kinds == ["hca", "csa", "csa", "hca"]
+    assert kinds == ["shared", "csa", "csa", "hca"]
     assert [layer.ffn.params["routing"]["type"] for layer in ir.layers] == ["hash", "learned", "learned", "learned"]
     assert ir.layers[1].mixer.params["compression"]["m_block"] == 8
     assert ir.position.params["rope_partial_factor"] == 32 / 512

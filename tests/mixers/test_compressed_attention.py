@@ -52,7 +52,9 @@ def deepseek_layer(kind: str, length: int, yarn: bool) -> tuple[Any, Any]:
     module = pytest.importorskip("transformers.models.deepseek_v4.modeling_deepseek_v4")
     from transformers import DeepseekV4Config
 
-    layer_type = {"csa": "compressed_sparse_attention", "hca": "heavily_compressed_attention"}[kind]
+    layer_type = {
+        "csa": "compressed_sparse_attention", "hca": "heavily_compressed_attention", "shared": "sliding_attention"
+    }[kind]  # fmt: skip
     config = DeepseekV4Config(
         hidden_size=36,
         num_attention_heads=4,
@@ -71,6 +73,7 @@ def deepseek_layer(kind: str, length: int, yarn: bool) -> tuple[Any, Any]:
         rms_norm_eps=1e-5,
         partial_rotary_factor=0.5,
         compress_rope_theta=500.0,
+        rope_theta=500.0,
         max_position_embeddings=64,
         rope_parameters=dict(YARN) if yarn else None,
         attn_implementation="eager",
@@ -80,7 +83,7 @@ def deepseek_layer(kind: str, length: int, yarn: bool) -> tuple[Any, Any]:
 
 def our_layer(kind: str, length: int, yarn: bool) -> Any:
     """The model of one such layer in this language."""
-    compression: dict[str, Any] = {"type": kind, "m_block": length}
+    compression: dict[str, Any] = {"type": kind} if kind == "shared" else {"type": kind, "m_block": length}
     if kind == "csa":
         compression |= {"top_k_blocks": 3, "indexer": INDEXER}
     scaling = {"type": "yarn", "factor": 4.0, "original_max_seq_len": 16, "attention_factor": 1.0} if yarn else None
@@ -90,8 +93,11 @@ def our_layer(kind: str, length: int, yarn: bool) -> Any:
     return built(changed(tiny_spec(), {**words, "model.n_heads": 4, "model.n_kv_heads": 1, "model.head_dim": 12}))
 
 
-@pytest.mark.parametrize("yarn", [False, True], ids=["plain", "yarn"])
-@pytest.mark.parametrize(("kind", "length"), [("hca", 4), ("hca", 7), ("csa", 2), ("csa", 3)])
+@pytest.mark.parametrize(
+    ("kind", "length", "yarn"),
+    [(*sizes, yarn) for sizes in (("hca", 4), ("hca", 7), ("csa", 2), ("csa", 3)) for yarn in (False, True)]
+    + [("shared", 1, False)],
+)
 @pytest.mark.parametrize("time", [1, 23])
 def test_a_layer_is_that_of_deepseek_v4(kind: str, length: int, yarn: bool, time: int) -> None:
     model = our_layer(kind, length, yarn)
@@ -115,7 +121,7 @@ def test_a_layer_is_that_of_deepseek_v4(kind: str, length: int, yarn: bool, time
             distance = torch.arange(time)[:, None] - torch.arange(time)
             hidden = (distance < 0) | (distance >= 5)
             mask = torch.zeros(2, 1, time, time).masked_fill(hidden, torch.finfo(torch.float32).min)
-            rotation = {"compress": rotary(given, positions, layer_type="compress")}
+            rotation = {each: rotary(given, positions, layer_type=each) for each in ("main", "compress")}
             output = theirs(given, rotation, positions.expand(2, -1), mask)[0]
         output.square().mean().backward()
         outputs.append(output.detach())
@@ -401,6 +407,8 @@ def test_what_leaves_out_sinks_or_masks_is_refused() -> None:
     ("words", "path"),
     [
         ({**HCA, "latent_dim": 16}, "latent_dim"),
+        ({"compression": {"type": "shared", "m_block": 3}}, "compression.m_block"),
+        ({"compression": {"type": "shared", "pool": "mean"}}, "compression.pool"),
         ({**HCA, "qk_norm": "head"}, "qk_norm"),
         ({**HCA, "window_mode": "dilated", "window": 8, "window_dilation": 2}, "window_mode"),
         (with_words(HCA, top_k_blocks=3), "compression.top_k_blocks"),

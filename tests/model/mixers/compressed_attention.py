@@ -52,6 +52,7 @@ def _variants() -> dict[str, dict[str, Any]]:
         "csa_one_layer": {**of(**with_words(CSA, m_block=1)), "layer_schedule.0.repeat": 1},
         "csa_sinks": of(**CSA, **OUTPUT, attention_sinks={}),
         "csa_all": {**of(**with_words(CSA, top_k_blocks=64), rope=False), "model.head_dim": 10},
+        "shared_window": of(window=4, compression={"type": "shared"}, **OUTPUT),
         "csa_unplaced": {**of(**CSA), "embedding.positional": "learned"},
     }
     return {name: changed(base, change) for name, change in changes.items()} | {"compressed_hybrid": _hybrid()}

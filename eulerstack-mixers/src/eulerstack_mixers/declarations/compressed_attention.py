@@ -35,12 +35,14 @@ from eulerstack_mixers.declarations.words import Schema, choice, integer
 Params = Mapping[str, Any]
 SEE = "reference/errors.md#compression"
 MAX_WIDTH = 2**20
-SHARED_KEYS = ("csa", "hca")
+SHARED_KEYS = ("csa", "hca", "shared")
 NATIVE_WORDS = ("stride", "select_block", "shared_kv")
 POOLS = {"csa": ("softmax", "mean"), "hca": ("softmax", "mean"), "nsa_learned": ("mlp", "mean")}
+BLOCK_WORDS = ("m_block", "pool", "indexer", "top_k_blocks")
 DEFAULTS: dict[str, dict[str, Any]] = {
     "csa": {"m_block": 4, "pool": "softmax", "top_k_blocks": 512},
     "hca": {"m_block": 128, "pool": "softmax", "top_k_blocks": None},
+    "shared": {"m_block": None, "pool": None, "top_k_blocks": None},
 }
 DEFAULT_WINDOW = 128
 INDEX_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -75,8 +77,9 @@ COMPRESSION_WORDS: Schema = {
         "properties": {
             "type": choice(
                 "csa: overlapping blocks, of which an indexer chooses; hca: long blocks, all of them seen; "
-                "nsa_learned: native sparse attention, which reads blocks, tokens of some blocks, and a window.",
-                ("csa", "hca", "nsa_learned"),
+                "nsa_learned: native sparse attention, which reads blocks, tokens of some blocks, and a window; "
+                "shared: the one key of csa and hca for all heads, without blocks.",
+                ("csa", "hca", "nsa_learned", "shared"),
             ),
             "m_block": integer(
                 "Tokens of a block; null: 4 for csa, 128 for hca, 32 for nsa_learned.",
@@ -215,6 +218,14 @@ def check_compression(dims: Dims, params: Params) -> Iterator[Problem]:
             msg("nsa is attention of its own, which has no part in {kind}", kind=kind),
             msg("delete window_mode, or type nsa_learned"),
         )
+    if kind == "shared":
+        for word in BLOCK_WORDS:
+            if compression[word] is not None:
+                yield _problem(
+                    f"compression.{word}",
+                    msg("compression shared has no blocks, so {word} says nothing about it", word=word),
+                    msg("delete {word}, or type csa or hca", word=word),
+                )
     if kind == "hca":
         for word in ("indexer", "top_k_blocks"):
             if compression[word] is not None:
@@ -253,8 +264,8 @@ def _check_any(dims: Dims, params: Params) -> Iterator[Problem]:
     compression = params["compression"]
     if compression is None:
         return
-    pools = POOLS[compression["type"]]
-    if compression["pool"] not in pools:
+    pools = POOLS.get(compression["type"], ())
+    if pools and compression["pool"] not in pools:
         yield _problem(
             "compression.pool",
             msg("{kind} does not pool by {pool}", kind=compression["type"], pool=compression["pool"]),
@@ -285,9 +296,9 @@ def seen_in_all(tokens: int, spacing: int, most: int | None) -> int:
 def compressed_cost(dims: Dims, params: Params, element_bytes: int) -> Cost:
     """Parameters, FLOPs and cache bytes of one layer of csa or hca; sinks are the caller's."""
     compression, window = params["compression"], params["window"]
-    length, top_k, indexer = compression["m_block"], compression["top_k_blocks"], compression["indexer"]
+    length, top_k, indexer = compression["m_block"] or 1, compression["top_k_blocks"], compression["indexer"]
     width, query_width, query_latent = dims.head_dim, dims.n_heads * dims.head_dim, params["q_latent_dim"]
-    parts = 2 if compression["type"] == "csa" else 1
+    parts = {"csa": 2, "hca": 1, "shared": 0}[compression["type"]]
     weighs = compression["pool"] == "softmax"
     numbers = 2 if weighs else 1
     source = query_latent or dims.d_model
@@ -301,7 +312,8 @@ def compressed_cost(dims: Dims, params: Params, element_bytes: int) -> Cost:
     safe = (query_latent or 0) + width
 
     # What is made into blocks: the keys of attention, and those of the indexer.
-    kinds = [(width, element_bytes)]
+    kinds = [(width, element_bytes)] if parts else []
+    most = 0 if parts == 0 else top_k
     scored = 0
     if indexer is not None:
         kinds.append((indexer["d_per_head"], INDEX_BYTES[indexer["dtype"]]))
@@ -320,11 +332,11 @@ def compressed_cost(dims: Dims, params: Params, element_bytes: int) -> Cost:
 
     def decode_flops(tokens: int) -> int:
         blocks = tokens // length
-        seen = min(tokens, window) + (blocks if top_k is None else min(blocks, top_k))
+        seen = min(tokens, window) + (blocks if most is None else min(blocks, most))
         return every_token + visible * seen + scored * blocks
 
     def prefill_flops(tokens: int) -> int:
-        seen = seen_in_all(tokens, 1, window) + seen_in_all(tokens, length, top_k)
+        seen = seen_in_all(tokens, 1, window) + seen_in_all(tokens, length, most)
         return every_token * tokens + visible * seen + scored * seen_in_all(tokens, length, None)
 
     def state_bytes(tokens: int) -> int:

@@ -27,6 +27,7 @@ DEFAULTS = {
     "scoring_func": "sqrtsoftplus",
     "routed_scaling_factor": 1.5,
     "max_position_embeddings": 1048576,
+    "rope_theta": 10000.0,
     "compress_rope_theta": 160000.0,
     "hc_mult": 4,
     "hc_sinkhorn_iters": 20,
@@ -48,7 +49,11 @@ HASHED_LAYERS = 3
 ROTATED = 64 / 512
 RATES = {"compressed_sparse_attention": 4, "heavily_compressed_attention": 128}
 # config.json's layer types, and the older ratios of compression, in the language's words
-KINDS = {"compressed_sparse_attention": "csa", "heavily_compressed_attention": "hca"}
+KINDS = {
+    "compressed_sparse_attention": "csa",
+    "heavily_compressed_attention": "hca",
+    "sliding_attention": "shared",
+}
 RATIOS = {4: "compressed_sparse_attention", 128: "heavily_compressed_attention", 0: "sliding_attention"}
 ROUTINGS = {"hash_moe": "hash", "moe": "learned"}
 SCORES = {"sqrtsoftplus": "sqrt_softplus", "sigmoid": "sigmoid"}
@@ -111,14 +116,7 @@ def _types(reader: ConfigReader, key: str, known: Mapping[str, str], default: Se
         found = ()
     words = []
     for index, name in enumerate(found[:n_layers]):
-        if name == "sliding_attention":
-            reader.unsupported(
-                f"{key}[{index}]",
-                msg("a window of shared keys without compressed blocks has no words"),
-                msg("import a checkpoint whose layers are all compressed_sparse_attention or "
-                    "heavily_compressed_attention"),
-            )  # fmt: skip
-        elif not isinstance(name, str) or name not in known:
+        if not isinstance(name, str) or name not in known:
             reader.unknown(f"{key}[{index}]", name, known)
         words.append(
             known.get(name, next(iter(known.values()))) if isinstance(name, str) else next(iter(known.values()))
@@ -131,7 +129,7 @@ def _default_kinds(reader: ConfigReader, n_layers: int) -> list[str]:
     ratios = reader["compress_ratios"]
     if isinstance(ratios, list) and len(ratios) >= n_layers:
         return [RATIOS.get(ratio, str(ratio)) for ratio in ratios[:n_layers]]
-    sparse, heavy = KINDS
+    sparse, heavy, _ = KINDS
     return [sparse if index >= 2 and index % 2 else heavy for index in range(n_layers)]
 
 
@@ -142,14 +140,15 @@ def _default_routings(reader: ConfigReader, n_layers: int) -> list[str]:
 
 
 def _attention(reader: ConfigReader) -> dict[str, dict[str, Any]]:
-    """The attention block of both kinds of layers."""
+    """The attention block of each kind of layers."""
     rates = reader["compress_rates"] or {}
     if not isinstance(rates, Mapping):
         reader.wrong("compress_rates", rates, msg("a mapping or null"))
         rates = {}
     older = {"compressed_sparse_attention": "compress_rate_csa", "heavily_compressed_attention": "compress_rate_hca"}
     lengths = {}
-    for name, kind in KINDS.items():
+    for name in RATES:
+        kind = KINDS[name]
         # The older word wins, as in the class.
         given = reader[older[name]] if reader[older[name]] is not None else rates.get(name, RATES[name])
         lengths[kind] = ConfigReader({name: given}, {}).integer(name)
@@ -170,9 +169,23 @@ def _attention(reader: ConfigReader) -> dict[str, dict[str, Any]]:
     }
     chosen = {"top_k_blocks": reader.integer("index_topk"), "indexer": indexer}
     return {
-        kind: {**common, "compression": {"type": kind, "m_block": lengths[kind], **(chosen if kind == "csa" else {})}}
-        for kind in KINDS.values()
+        "csa": {**common, "compression": {"type": "csa", "m_block": lengths["csa"], **chosen}},
+        "hca": {**common, "compression": {"type": "hca", "m_block": lengths["hca"]}},
+        "shared": {**common, "compression": {"type": "shared"}, "rope": _main_rope(reader)},
     }
+
+
+def _main_rope(reader: ConfigReader) -> dict[str, Any]:
+    """The rotary words of layers without blocks, where they differ from the others'."""
+    given = reader["rope_scaling"] or reader["rope_parameters"]
+    words = given.get("main") if isinstance(given, Mapping) else None
+    if not isinstance(words, Mapping):
+        return {"theta": reader.positive("rope_theta"), "scaling": None}
+    if words.get("rope_type", "default") != "default":
+        reader.unknown("rope_parameters.main.rope_type", words["rope_type"], ("default",))
+    flat = ConfigReader({"rope_theta": words.get("rope_theta", 10000.0)}, {})
+    flat.problems = reader.problems
+    return {"theta": flat.positive("rope_theta"), "scaling": None}
 
 
 def _experts(reader: ConfigReader) -> dict[str, dict[str, Any]]:
@@ -227,8 +240,12 @@ def to_config(ir: Any) -> dict[str, Any]:
     """The config.json of the DeepSeek-V4 that `ir` describes, if it describes one."""
     attention = [layer.mixer.params for layer in ir.layers]
     blocks = [params.get("compression") or {} for params in attention]
-    rates = {name: next((block["m_block"] for block in blocks if block.get("type") == kind), RATES[name])
-             for name, kind in KINDS.items()}  # fmt: skip
+    rates = {name: next((block["m_block"] for block in blocks if block.get("type") == KINDS[name]), rate)
+             for name, rate in RATES.items()}  # fmt: skip
+    alone: Mapping[str, Any] = next(
+        (params for params in attention if (params.get("compression") or {}).get("type") == "shared"), {}
+    )
+    main_theta = (alone.get("rope") or {}).get("theta", 10000.0)
     sparse: Mapping[str, Any] = next((block for block in blocks if block.get("type") == "csa"), {})
     indexer = sparse.get("indexer") or {}
     mixture, streams = expert_params(ir), ir.layers[0].residual.params
@@ -261,7 +278,7 @@ def to_config(ir: Any) -> dict[str, Any]:
         "compress_rope_theta": ir.position.params.get("rope_theta", 160000.0),
         "partial_rotary_factor": part,
         "rope_parameters": {
-            "main": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": part},
+            "main": {"rope_type": "default", "rope_theta": main_theta, "partial_rotary_factor": part},
             "compress": rope,
         },
         "hc_mult": streams.get("expand", 1),

@@ -144,7 +144,10 @@ class CompressedAttention(AttentionBase):
         self.kv_proj = nn.Linear(width, self.head_dim, bias=bias)
         self.kv_norm = RMSNorm(self.head_dim, norm)
         overlaps = compression["type"] == "csa"
-        self.compressor = BlockCompressor(config, compression, self.head_dim, overlaps, self.interleaved)
+        # None where there is a window alone.
+        self.compressor: Any = None
+        if self.length is not None:
+            self.compressor = BlockCompressor(config, compression, self.head_dim, overlaps, self.interleaved)
         self.indexer: Any = None
         if compression["indexer"] is not None:
             indexer = INDEXERS[compression["indexer"]["arch"]]
@@ -171,9 +174,14 @@ class CompressedAttention(AttentionBase):
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         cache = None if past_key_values is None else past_key_values.layers[self.layer_idx]
         rows = TokenRows(hidden_states, attention_mask, position_ids, sequence_ids, cache)
-        layout = BlockLayout(rows, self.length, self.length)
         hidden_states = rows.arranged(hidden_states)
-        rotation, block_rotation = layout.rotations(self.rotary, hidden_states)
+        layout: Any = None
+        rotation = block_rotation = None
+        if self.compressor is not None:
+            layout = BlockLayout(rows, self.length, self.length)
+            rotation, block_rotation = layout.rotations(self.rotary, hidden_states)
+        elif self.rotary is not None:
+            rotation = self.rotary(hidden_states, rows.position_ids)
 
         source = hidden_states
         if self.q_latent_dim is None:
@@ -187,8 +195,11 @@ class CompressedAttention(AttentionBase):
         key = rows.extended("window", rotate_last(key, rotation, self.interleaved).squeeze(1))
         rows.remember("window", key, self.window - 1)
 
-        blocks = self.compressor(hidden_states, layout, block_rotation, hidden_states.dtype)
-        chosen = layout.visible(blocks)
+        blocks: Any = None
+        chosen: Any = None
+        if self.compressor is not None:
+            blocks = self.compressor(hidden_states, layout, block_rotation, hidden_states.dtype)
+            chosen = layout.visible(blocks)
         if self.indexer is not None:
             scores = self.indexer(hidden_states, source, layout, rotation, block_rotation)
             chosen = highest_blocks(scores, chosen.expand(*scores.shape[:2], -1), self.top_k_blocks)
@@ -199,10 +210,12 @@ class CompressedAttention(AttentionBase):
         if in_chunks:
             query, visible, key = chunks.queries(query), chunks.visible(chosen), chunks.keys(blocks)
         else:
-            near = rows.visible_tokens(key, self.window)
-            batch = max(near.shape[0], chosen.shape[0])
-            visible = torch.cat((near.expand(batch, -1, -1), chosen.expand(batch, -1, -1)), dim=-1).unsqueeze(1)
-            key = torch.cat((key, blocks), dim=1)
+            visible = rows.visible_tokens(key, self.window)
+            if chosen is not None:
+                batch = max(visible.shape[0], chosen.shape[0])
+                visible = torch.cat((visible.expand(batch, -1, -1), chosen.expand(batch, -1, -1)), dim=-1)
+                key = torch.cat((key, blocks), dim=1)
+            visible = visible.unsqueeze(1)
         key = key.unsqueeze(1)
         rows.finish()
 

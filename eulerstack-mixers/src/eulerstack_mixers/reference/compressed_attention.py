@@ -64,7 +64,7 @@ def compressed_attention(
 ) -> Tensor:
     """One sequence, (time, d_model) -> (time, d_model), without dropout; names and params as in the module."""
     time, rope, compression = hidden_states.shape[0], params["rope"], params["compression"]
-    length, indexer = compression["m_block"], compression["indexer"]
+    length, indexer = compression["m_block"] or time + 1, compression["indexer"]
     positions = list(range(time))
     source = hidden_states
     if params["q_latent_dim"] is None:
@@ -78,7 +78,9 @@ def compressed_attention(
     def placed(blocks: list[Tensor]) -> list[Tensor]:
         return [turn_last(block[None], [index * length], rope, head_dim)[0] for index, block in enumerate(blocks)]
 
-    blocks = placed(compressed_blocks(hidden_states, weights, "compressor", compression, eps))
+    blocks = []
+    if compression["type"] != "shared":
+        blocks = placed(compressed_blocks(hidden_states, weights, "compressor", compression, eps))
     seen = [list(range((now + 1) // length)) for now in positions]
     if indexer is not None:
         index_keys = placed(compressed_blocks(hidden_states, weights, "indexer.compressor", compression, eps))
