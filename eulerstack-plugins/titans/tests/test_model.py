@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from tests.model.mixers.memory import memory_spec, neural
+import eulerstack as es
+from eulerstack.errors import CompatibilityError
+from tests.model.mixers.memory import integrated, memory_spec, neural
 from tests.model.specs import built, tokens
 
 OPTIONS = {"max_new_tokens": 4, "do_sample": False, "pad_token_id": 0, "return_dict_in_generate": True}
@@ -125,6 +127,31 @@ def test_phases_that_begin_anew_are_refused_with_a_persistent_memory() -> None:
     model = built(phased)
     model.generate(tokens(time=5), **OPTIONS)
     assert model.memory_state_dict()
+
+
+def test_every_evaluation_of_a_layer_has_a_memory_of_its_own() -> None:
+    model, ids = built(integrated("ode_euler", persistence="per_query")), tokens(time=7)
+    (memory,) = model.memories().values()
+    assert memory.own_slots == [2, 4] and model.config.layer_types[1:5] == ["full_attention", "eulerstack_state"] * 2
+    first = model.generate(ids, **OPTIONS)
+    slots = [first.past_key_values.layers[slot] for slot in memory.own_slots]
+    assert not torch.equal(slots[0].get("weight_0"), slots[1].get("weight_0"))
+    before = [slot.get("weight_0").clone() for slot in slots]
+    assert len(model.step_memory_at_inference(torch.randn(2, 3, 36), past_key_values=first.past_key_values)) == 1
+    assert all(not torch.equal(slot.get("weight_0"), state) for slot, state in zip(slots, before, strict=True))
+    # A new query forgets all of them.
+    longer = torch.cat((first.sequences, tokens(time=5, seed=1)), dim=1)
+    later = model.generate(longer, past_key_values=first.past_key_values, output_logits=True, **OPTIONS)
+    again = model.generate(ids, **OPTIONS)
+    same = model.generate(longer, past_key_values=again.past_key_values, output_logits=True, **OPTIONS)
+    assert torch.equal(later.logits[0], same.logits[0])
+
+
+def test_a_layer_of_several_evaluations_can_keep_no_memory_for_good() -> None:
+    with pytest.raises(CompatibilityError) as caught:
+        es.validate_v2(integrated("ode_rk4", persistence="persistent"))
+    assert [each.path for each in caught.value.diagnostics] == ["layer_templates.decoder.memory.persistence"]
+    es.validate_v2(integrated("discrete", persistence="persistent"))
 
 
 def test_packed_rows_are_refused_where_something_is_held() -> None:

@@ -62,6 +62,14 @@ def _wrapped(**words: Any) -> dict[str, Any]:
     )
 
 
+def integrated(kind: str, **words: Any) -> dict[str, Any]:
+    """A memory in the body of an integrator, which has a state for every evaluation, behind a layer without."""
+    plain = {"mixer": {"type": "retnet"}, "ffn": {"type": "gated_mlp"}}
+    stage = {"integrator": {"type": kind, "steps": 2, "body": "decoder"}}
+    schedule = [{"template": "plain"}, stage, {"template": "plain"}]
+    return changed(neural(**words), {"layer_templates.plain": plain, "layer_schedule": schedule})
+
+
 VARIANTS: dict[str, dict[str, Any]] = {}
 CASES: dict[str, Case] = {"memory.type": Case("refused", {MEMORY: {"type": "other"}})}
 TRANSFORMED: set[str] = set()
@@ -79,6 +87,8 @@ if INSTALLED:
         "memory_retrieval_all": memory_spec("retrieval", params={"hidden": 6}),
         "memory_hybrid": _hybrid(),
         "memory_gated": _wrapped(),
+        "memory_ode": integrated("ode_rk4"),
+        "memory_discrete": integrated("discrete", mini_batch=3),
     }
     # What tokens choose decides about shapes, and with them about rounding.
     TRANSFORMED = WITHOUT_STATIC = {"memory_gated"}
