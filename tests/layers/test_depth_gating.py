@@ -278,7 +278,7 @@ def test_a_cache_that_no_token_can_be_left_out_of_is_refused(monkeypatch: pytest
 
 def found(*schedule: dict[str, Any]) -> list[str]:
     spec = tiny_spec(layer_schedule=[{"template": "decoder", **entry} for entry in schedule])
-    return [each.what.render() for each in report(es.normalize_to_ir(spec)) if each.rule == "depth_gating"]
+    return [each.what.render(str) for each in report(es.normalize_to_ir(spec)) if each.rule == "depth_gating"]
 
 
 def test_unusual_gates_are_reported() -> None:

@@ -43,13 +43,15 @@ def follow_routes(leader: torch.nn.Module, *followers: torch.nn.Module) -> None:
             router.register_forward_hook(lambda module, given, output, into=scores: into.append(output))
             for follower in followers:
                 follower.get_submodule(name).register_forward_hook(
-                    lambda module, given, output, of=scores: of[-1].to(output.dtype)
+                    lambda module, given, output, of=scores: output if module.training else of[-1].to(output.dtype)
                 )
         if type(router).__name__ == "NativeSparseAttention":
             seen: list[torch.Tensor] = []
             router.selection = lambda *given, own=router.selection, into=seen: into.append(own(*given)) or into[-1]
-            for follower in followers:
-                follower.get_submodule(name).selection = lambda *given, of=seen: of[-1]
+            for part in (follower.get_submodule(name) for follower in followers):
+                part.selection = lambda *given, of=seen, part=part, own=part.selection: (
+                    own(*given) if part.training else of[-1]
+                )
         if type(router).__name__ == "BranchSelector":
             made: list[torch.Tensor] = []
             router.register_forward_hook(lambda module, given, output, into=made: into.append(output[1]))

@@ -8,6 +8,7 @@ from tests.model.case import Case
 from tests.model.mixers.branched import NEAR
 from tests.model.mixers.branched import spec as branched
 from tests.model.mixers.compressed_attention import CSA
+from tests.model.mixers.native_sparse_attention import NSA
 from tests.model.mixers.ttt import INSTALLED as TTT_INSTALLED
 from tests.model.words import changed, tiny_spec
 
@@ -59,6 +60,7 @@ VARIANTS = {
     "gated_moe": gated({"layer_templates.decoder.ffn": MOE}),
     "gated_post": gated({"layer_templates.decoder.norm": {"position": "post"}}),
     "gated_compressed": gated({ATTENTION: CSA}),
+    "gated_nsa": gated({ATTENTION: {**NSA, "window_mode": "nsa"}}),
     "gated_streams": gated({"layer_templates.decoder.residual": {"type": "hyper_connection", "hyper": {"expand": 3}}}),
     "gated_branched": gated({MIXER: BRANCHES}),
     "gated_hybrid": _hybrid(),
@@ -66,6 +68,7 @@ VARIANTS = {
 if TTT_INSTALLED:
     VARIANTS["gated_ttt"] = gated({MIXER: {"type": "ttt_layer", "ttt": {"mini_batch": 4}}})
 WITHOUT_ATTENTION = {"gated_mamba1", "gated_mamba2", "gated_retnet", "gated_hyena", "gated_ttt"}
+EAGER_ONLY = {"gated_nsa"}
 # Shapes follow from what tokens choose, and with them the rounding.
 TRANSFORMED = set(VARIANTS)
 WITHOUT_STATIC = set(VARIANTS)

@@ -12,7 +12,6 @@ from transformers.cache_utils import Cache
 
 from eulerstack.hf.cache import GATED_LAYER_PREFIX, STATE_LAYER_TYPE
 from eulerstack.hf.depth_gate import DepthGate, at_places, chosen_places, like, share_of
-from eulerstack.hf.gated_cache import GatedKeysLayer, GatedStateLayer
 from eulerstack.hf.masks import attention_layer_mask
 from eulerstack.hf.slots import Slots
 
@@ -47,7 +46,7 @@ class StoredTokens:
 
 
 class DepthGating(DepthGate):
-    """The gate of the layer whose cache slots are `slots`. The model sets `attention_bias`, the position's."""
+    """The gate of a layer whose mixers own the cache slots `slots`. The model sets `attention_bias`, the position's."""
 
     def __init__(self, config: Any, params: dict[str, Any], slots: Slots):
         super().__init__(config.hidden_size, params["capacity"], params["router"])
@@ -97,7 +96,7 @@ class DepthGating(DepthGate):
         whole = not layers if self.knows_count(kept, sequence_ids) else batch == 1 and not self.training
         positions = position_ids.expand(batch, -1).gather(1, places)
         sequences = None if sequence_ids is None else sequence_ids.expand(batch, -1).gather(1, places)
-        owners: list[Any] = [*layers] if layers else [None] * len(self.slots)
+        owners: list[Any] = layers if layers else [None] * len(self.slots)
         masks = tuple(
             self.mask_of_slot(slot, layer, states, valid, whole, positions, sequences)
             for slot, layer in zip(self.slots, owners, strict=True)
@@ -124,12 +123,16 @@ class DepthGating(DepthGate):
         losses = [loss for loss in (router_loss, block_loss) if loss is not None]
         return self.add(hidden_states, branch, weights, places), sum(losses) if losses else None, load
 
-    def cache_layers(self, past_key_values: Cache | None) -> list[GatedKeysLayer | GatedStateLayer]:
-        """The layer's cache slots. Errors: ValueError for a cache that was made without the model's config."""
+    def cache_layers(self, past_key_values: Cache | None) -> list[Any]:
+        """The layer's cache slots, of `eulerstack.hf.gated_cache`.
+
+        Errors: ValueError for a cache that was made without the model's config.
+        """
         if past_key_values is None:
             return []
         layers = [past_key_values.layers[slot] for slot in self.slots if slot < len(past_key_values.layers)]
-        own = [isinstance(layer, (GatedKeysLayer, GatedStateLayer)) for layer in layers]
+        # By what it can do, because models of several directories bring several copies of these classes.
+        own = [hasattr(layer, "note_seen") for layer in layers]
         if len(own) < len(self.slots) or not all(own):
             raise ValueError(
                 "a layer with depth_gating needs a cache of its own kind, as DynamicCache(config=model.config) makes it"

@@ -137,8 +137,10 @@ class GatedStateLayer(StateLayer):
         """Nothing is left to do: padding leaves no trace in a state."""
 
     def put_history(self, name: str, history: torch.Tensor, limit: int) -> None:
-        # Rows end together; before the longest of them there is nothing.
-        super().put_history(name, history, min(limit, self.longest))
+        # Rows end together, and before the longest of them there is nothing. A history that is full as it is, like one
+        # of blocks, counts other things than tokens.
+        full = history.shape[1] == limit
+        super().put_history(name, history, limit if full else min(limit, self.longest))
 
     def advance(self, num_tokens: int) -> None:
         self.has_previous_state[0] = True
