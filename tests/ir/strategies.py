@@ -124,6 +124,10 @@ overrides = words(
     attention=words(window=st.none() | st.integers(2, 100), attn_drop=fraction),
     ffn=words(activation=st.sampled_from(["gelu", "relu", "silu"])),
 )
+projections = st.sampled_from(["linear", "conv1d", "mlp"])
+widths = st.fixed_dictionaries({"d_out": st.sampled_from([32, 36, 44])}, optional={"projection": projections})
+# Rotary lists hold four numbers, and the four heads share out the width.
+rotated_widths = st.fixed_dictionaries({"d_out": st.just(32)}, optional={"projection": projections})
 gates_of_layers = words(
     enabled=st.booleans(), capacity=st.floats(0.01, 1) | st.just(1), router=st.sampled_from(["top_k", "learned_gate"])
 )
@@ -190,6 +194,8 @@ def specs(draw: st.DrawFn) -> Data:
             "residual": draw(residuals),
             **draw(extensions),
         }
+        if draw(st.booleans()) and templates[name]["residual"].get("type") != "hyper_connection":
+            templates[name]["shape_change"] = draw(rotated_widths if positional == "rope" else widths)
     used = [*templates, *draw(st.lists(st.sampled_from(list(templates)), max_size=4))]
     entry = st.fixed_dictionaries(
         {}, optional={"repeat": st.integers(1, 3), "override": overrides, "depth_gating": gates_of_layers}

@@ -38,6 +38,8 @@ PIECES: dict[str, tuple[dict[str, Any], str]] = {
     "layernorm": (VARIANTS["layernorm"], "class LayerNorm("),
     "parallel": (VARIANTS["parallel_pre"], "class ParallelResidual("),
     "depth gates": (VARIANTS["gated"], "class DepthGate("),
+    "widths": (VARIANTS["narrow"], "class WidthChange("),
+    "projections": (VARIANTS["narrow_conv"], "class ConvChange("),
     "caches of gated layers": (VARIANTS["gated"], "class GatedKeysLayer("),
 }
 

@@ -1,6 +1,7 @@
 """A compiled model computes what the naive implementations compute, for any spec."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -12,7 +13,9 @@ pytest.importorskip("transformers")
 from hypothesis import HealthCheck, assume, given, settings  # noqa: E402
 
 from eulerstack.compiler.compile import compile_to_hf_model  # noqa: E402
+from eulerstack.hf.slots import projection_slots  # noqa: E402
 from eulerstack.ir import LayerIR, ModelIR, PrimitiveIR, normalize_to_ir  # noqa: E402
+from eulerstack.ir.dims import layer_sizes  # noqa: E402
 from eulerstack_mixers.reference.attention import attention  # noqa: E402
 from eulerstack_mixers.reference.depth_gating import gated  # noqa: E402
 from eulerstack_mixers.reference.ffn import gated_mlp, mlp  # noqa: E402
@@ -22,6 +25,7 @@ from eulerstack_mixers.reference.latent_attention import latent_attention  # noq
 from eulerstack_mixers.reference.norms import layernorm, rmsnorm  # noqa: E402
 from eulerstack_mixers.reference.positions import frequencies, learned_positions  # noqa: E402
 from eulerstack_mixers.reference.residuals import parallel, sequential  # noqa: E402
+from eulerstack_mixers.reference.width import at_width  # noqa: E402
 from tests.ir.strategies import Data, specs  # noqa: E402
 
 Weights = dict[str, Any]
@@ -49,6 +53,18 @@ def layer_of(ir: ModelIR, layer: LayerIR, weights: Weights, hidden_states: Any) 
 
 
 def ungated(ir: ModelIR, layer: LayerIR, weights: Weights, hidden_states: Any, positions: list[int]) -> Any:
+    if layer.shape_change is None:
+        return at_its_width(ir, layer, weights, hidden_states, positions)
+    projections, inner = below(weights, "width_change"), replace(ir, model=layer_sizes(ir, layer))
+    return at_width(
+        hidden_states,
+        projections,
+        layer.shape_change["projection"],
+        lambda states: at_its_width(inner, layer, weights, states, positions),
+    )
+
+
+def at_its_width(ir: ModelIR, layer: LayerIR, weights: Weights, hidden_states: Any, positions: list[int]) -> Any:
     heads = {"n_heads": ir.model["n_heads"], "n_kv_heads": ir.model["n_kv_heads"], "norm_eps": ir.model["norm_eps"]}
     alibi = ir.position.type == "alibi"
     weights_of_mixer, params = below(weights, "mixer"), layer.mixer.params
@@ -134,11 +150,12 @@ class ExactRotation(torch.nn.Module):
 def with_exact_rotation(model: Any, ir: ModelIR, tokens: list[int]) -> None:
     """Replaces every rotary module of a model after holding its tables against the naive implementation's."""
     base, place = model.model, torch.arange(len(tokens))[None]
-    for layer, name in zip(ir.layers, base.rope_of_slot, strict=True):
+    owners = [layer for layer in ir.layers for _ in range(1 + projection_slots(layer.shape_change))]
+    for layer, name in zip(owners, base.rope_of_slot, strict=True):
         if name is None or isinstance(base.rotary_embs[name], ExactRotation):
             continue
         params = layer.mixer.params
-        exact = ExactRotation(params["rope_head_dim"] or ir.model["head_dim"], params["rope"])
+        exact = ExactRotation(params["rope_head_dim"] or layer_sizes(ir, layer)["head_dim"], params["rope"])
         for own, expected in zip(base.rotary_embs[name](torch.zeros(1), place), exact(None, place), strict=True):
             torch.testing.assert_close(own.double(), expected, rtol=1e-5, atol=1e-5)
         base.rotary_embs[name] = exact

@@ -111,12 +111,26 @@ def _depth_gating(ir: Any) -> Iterator[Finding]:
         )
 
 
+def _shape_change(ir: Any) -> Iterator[Finding]:
+    width = ir.model["d_model"]
+    for name, d_out in dict.fromkeys((layer.template, layer.shape_change["d_out"])
+                                     for layer in ir.layers if layer.shape_change is not None):  # fmt: skip
+        if d_out >= width:
+            yield Finding(
+                "shape_change",
+                msg("d_out {d_out} is not below d_model {d_model}; published models narrow their inner layers",
+                    d_out=d_out, d_model=width),
+                f"layer_templates.{name}.shape_change.d_out",
+            )  # fmt: skip
+
+
 RULES = (
     Rule("head_dim", "head_dim lies between 32 and 256", _head_dim),
     Rule("target_params", "the parameter count is within 30 % of target_params", _target_params),
     Rule("tokenizer", "vocab_size fits the tokenizer", _tokenizer),
     Rule("phases", "the budgets of the phases fit into max_seq_len", _phases),
     Rule("depth_gating", "gates let a usual share of the tokens pass, and not all layers have one", _depth_gating),
+    Rule("shape_change", "layers with a width of their own are narrower than the model", _shape_change),
 )
 
 

@@ -15,7 +15,8 @@ from eulerstack.compiler.extensions import compiled_extensions
 from eulerstack.compiler.targets import write_target
 from eulerstack.compiler.tissue import tissue_map
 from eulerstack.hf.ecosystem import AUTO_MAP, ecosystem_fields
-from eulerstack.ir.dims import dims_of
+from eulerstack.hf.slots import projection_slots
+from eulerstack.ir.dims import dims_of, layer_dims
 from eulerstack.ir.printer import print_ir
 from eulerstack.ir.types import IntegratorIR, LayerIR, ModelIR, ParallelIR, PrimitiveIR
 from eulerstack.plugins.asking import ask
@@ -70,22 +71,23 @@ def _slots_of(ir: ModelIR) -> Iterator[tuple[CacheLayer, bool]]:
     registry = get_registry()
     for stage in ir.stages:
         for layer in stage.layers:
-            # A memory is given the tokens that its layer processes, and keeps nothing of the others.
-            caches = [
-                (_cache_of(kind, node), kind == "mixer" and layer.depth_gating is not None)
-                for kind, node in _slot_owners(layer)
-            ]
+            # A memory is given the tokens that its layer processes, and keeps nothing of the others; so are
+            # convolutions that change the width.
+            gated = len(layer.slot_mixers) if layer.depth_gating is not None else 0
+            caches = [(cache, place < gated) for place, cache in enumerate(_caches_of(layer))]
             for _ in range(slots_in(registry, stage)):
                 yield from caches
         if isinstance(stage, ParallelIR) and (cache := cache_of_merge(registry, stage)) is not None:
             yield cache, False
 
 
-def _slot_owners(layer: LayerIR) -> Iterator[tuple[Kind, PrimitiveIR]]:
-    """Who owns the layer's cache slots, in their order: its mixers, and a memory that reading changes."""
-    yield from (("mixer", node) for node in layer.slot_mixers)
+def _caches_of(layer: LayerIR) -> Iterator[CacheLayer]:
+    """The layer's cache slots, in their order: its mixers', that of a memory that reading changes, that of convolutions
+    which change its width."""
+    yield from (_cache_of("mixer", node) for node in layer.slot_mixers)
     if layer.memory is not None and layer.memory.params["update_at_inference"]:
-        yield "memory", layer.memory
+        yield _cache_of("memory", layer.memory)
+    yield from [CacheLayer("eulerstack_state")] * projection_slots(layer.shape_change)
 
 
 def _cache_of(kind: Kind, node: PrimitiveIR) -> CacheLayer:
@@ -148,7 +150,7 @@ def _modules_of(layer: LayerIR) -> Iterator[tuple[Kind, str, PrimitiveIR]]:
 
 def nodes_of(ir: ModelIR) -> Iterator[tuple[str, str, Params]]:
     """(kind, type, params) of every primitive that a model is built from, repetitions included."""
-    registry, dims = get_registry(), dims_of(ir)
+    registry = get_registry()
     if registry.get("position", ir.position.type).place != "mixers":
         yield "position", ir.position.type, ir.position.params
     yield "head", ir.head.type, ir.head.params
@@ -159,7 +161,8 @@ def nodes_of(ir: ModelIR) -> Iterator[tuple[str, str, Params]]:
             yield "integrator", stage.integrator.type, stage.integrator.params
         elif isinstance(stage, ParallelIR):
             yield "merge", stage.merge.type, stage.merge.params
-            rotation = features_of(registry, dims, registry.get("merge", stage.merge.type), stage.merge_params).rotation
+            merge = registry.get("merge", stage.merge.type)
+            rotation = features_of(registry, dims_of(ir), merge, stage.merge_params).rotation
             if rotation is not None:
                 yield "position", rotation.position, rotation.params
     own = () if ir.head_layer is None else (ir.head_layer,)
@@ -173,7 +176,9 @@ def nodes_of(ir: ModelIR) -> Iterator[tuple[str, str, Params]]:
         if layer.memory is not None:
             yield "memory", layer.memory.type, layer.memory.params
         for node in layer.slot_mixers:
-            rotation = features_of(registry, dims, registry.get("mixer", node.type), node.params).rotation
+            rotation = features_of(
+                registry, layer_dims(ir, layer), registry.get("mixer", node.type), node.params
+            ).rotation
             if rotation is not None:
                 yield "position", rotation.position, rotation.params
 

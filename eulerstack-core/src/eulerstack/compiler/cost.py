@@ -8,12 +8,13 @@ activations, softmaxes, positions, the embedding's look-up.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
-from typing import Literal
+from typing import Any, Literal
 
 from eulerstack.compiler.declared import evaluations_of, is_cached
+from eulerstack.hf.slots import WIDTH_TAPS, projection_slots
 from eulerstack.ir.dims import dims_of
 from eulerstack.ir.head_layers import head_layers_of
 from eulerstack.ir.lookup import primitive_of
@@ -22,6 +23,7 @@ from eulerstack.plugins import Cost, Dims
 from eulerstack.plugins.asking import ask
 from eulerstack.plugins.manager import Registry, get_registry
 from eulerstack.plugins.primitive import CacheLayer, Kind, Params
+from eulerstack.schema.sizes import dims_at_width
 
 # A position is an int32.
 POSITION_BYTES = 4
@@ -310,6 +312,14 @@ class _Pricer:
 
     def layer(self, layer: LayerIR) -> LayerCost:
         """The price of one layer."""
+        gate = None if layer.depth_gating is None else self.gate()
+        if layer.shape_change is None:
+            return replace(self.at_width(layer), gate=gate)
+        inner = replace(self, dims=dims_at_width(self.dims, layer.shape_change["d_out"])).at_width(layer)
+        return replace(inner, gate=gate, around=(*inner.around, self.projections(layer.shape_change)))
+
+    def at_width(self, layer: LayerIR) -> LayerCost:
+        """The price of one layer but for its gate and what changes its width; `dims` are those at its width."""
         residual = primitive_of(self.registry, "residual", layer.residual.type)
         has_ffn = not primitive_of(self.registry, "ffn", layer.ffn.type).absent
         slots = ask(self.registry, residual, tuple, residual.norm_slots, layer.norm.position, has_ffn)
@@ -319,10 +329,9 @@ class _Pricer:
             (self.price("norm", layer.norm),) * len(slots),
             _times(2 if residual.per_branch and has_ffn else 1, self.price("residual", layer.residual)),
             tuple(self.price("mixer", each) for each in layer.mixer.held.values()),
-            None if layer.depth_gating is None else self.gate(),
-            1.0 if layer.depth_gating is None else layer.depth_gating["capacity"],
-            () if layer.depth_gating is None else self.positions_of_gated(layer),
-            Cost() if layer.memory is None else self.price("memory", layer.memory),
+            capacity=1.0 if layer.depth_gating is None else layer.depth_gating["capacity"],
+            around=() if layer.depth_gating is None else self.positions_of_gated(layer),
+            memory=Cost() if layer.memory is None else self.price("memory", layer.memory),
         )
 
     def probed_price(self, kind: Kind, node: PrimitiveIR) -> Cost:
@@ -376,6 +385,15 @@ class _Pricer:
                 window = self.price("mixer", node).state_window
                 prices.append(Cost(state_bytes_per_token=POSITION_BYTES, state_window=window))
         return tuple(prices)
+
+    def projections(self, shape_change: Mapping[str, Any]) -> Cost:
+        """The price of projecting the stream to a layer's width and back."""
+        width, inner = self.dims.d_model, shape_change["d_out"]
+        params = 2 * width * inner * (WIDTH_TAPS if shape_change["projection"] == "conv1d" else 1)
+        if shape_change["projection"] == "mlp":
+            params += 2 * inner**2
+        kept = projection_slots(shape_change) * (WIDTH_TAPS - 1) * (width + inner) * self.element_bytes
+        return Cost(params=params, flops_per_token=2 * params, state_bytes_fixed=kept)
 
     def gate(self) -> Cost:
         """The price of a depth gate: a product with one vector for each token."""

@@ -5,6 +5,7 @@
     holds          of a mixer that holds others: the parameter under which they stand, nodes like it
     absent         of a feed-forward block that a layer does without: true
     routes         of a mixer or a feed-forward block that reports what its routing adds to the loss: true
+    sizes          of a layer with a width of its own: d_model, head_dim and d_ff there
     norms          of a residual: the names of the norms that its layer holds
     residual_streams  of a residual with several streams: how many
     place          of a position that acts on embeddings or scores: which
@@ -27,13 +28,13 @@ from typing import Any
 
 from eulerstack.hf.ecosystem import layers_of_stages
 from eulerstack.hf.slots import slot_mixers
-from eulerstack.ir.dims import dims_of
 from eulerstack.ir.lookup import primitive_of
 from eulerstack.ir.printer import to_data
 from eulerstack.ir.types import IntegratorIR, ModelIR, ParallelIR, Stage, thaw
 from eulerstack.plugins.asking import ask
 from eulerstack.plugins.manager import Registry, get_registry
 from eulerstack.plugins.primitive import CacheLayer, Dims, Features, Kind, Params, Primitive
+from eulerstack.schema.sizes import WIDTH_SIZES, dims_from, sizes_at_width
 
 # Names of config.json that only the core gives.
 CORE_FIELDS = frozenset(
@@ -50,14 +51,14 @@ LAYER_KINDS: tuple[Kind, ...] = ("mixer", "ffn", "norm", "residual")
 
 def architecture_of(ir: ModelIR) -> dict[str, Any]:
     """The IR as JSON, with what exports must know of declarations."""
-    registry, dims = get_registry(), dims_of(ir)
+    registry = get_registry()
     architecture = to_data(ir)
     for kind, node in _nodes(architecture):
         if variant := registry.get(kind, node["type"]).variant(node["params"]):
             node["class"] = variant
     probed = bool(architecture["training_hints"]["differentiation_objectives"]["usage_probe_coef"])
     for block in architecture["blocks"]:
-        _write_block(registry, dims, block)
+        _write_block(registry, ir, block)
         mixer = registry.get("mixer", block["mixer"]["type"])
         if probed and units_of(registry, mixer, block["mixer"]["params"]) > 1:
             block["mixer"]["routes"] = True
@@ -67,7 +68,7 @@ def architecture_of(ir: ModelIR) -> dict[str, Any]:
         elif (evaluations := evaluations_of(registry, stage)) != 1:
             written["evaluations"] = evaluations
         if isinstance(stage, ParallelIR):
-            _write_merge(registry, dims, written["merge"], stage)
+            _write_merge(registry, dims_from(ir.model, ir.position.type), written["merge"], stage)
     position = registry.get("position", architecture["position"]["type"])
     if position.place != "mixers":
         architecture["position"]["place"] = position.place
@@ -123,8 +124,13 @@ def _nodes(architecture: dict[str, Any]) -> Iterator[tuple[Kind, dict[str, Any]]
         yield "norm", architecture["final_norm"]
 
 
-def _write_block(registry: Registry, dims: Dims, block: dict[str, Any]) -> None:
-    """Adds to one distinct layer what its mixer, its feed-forward block and its residual declare."""
+def _write_block(registry: Registry, ir: ModelIR, block: dict[str, Any]) -> None:
+    """Adds to one distinct layer what its mixer, its feed-forward block and its residual declare, and its sizes."""
+    model: Mapping[str, Any] = ir.model
+    if "shape_change" in block:
+        model = sizes_at_width(ir.model, block["shape_change"]["d_out"])
+        block["sizes"] = {word: model[word] for word in WIDTH_SIZES}
+    dims = dims_from(model, ir.position.type)
     for mixer in slot_mixers(block):
         features = features_of(registry, dims, registry.get("mixer", mixer["type"]), mixer["params"])
         _write_features(registry, mixer, features)

@@ -33,10 +33,19 @@ from eulerstack.hf.parallel_stream import ParallelStream
 from eulerstack.hf.phases import PhasedGenerationMixin
 from eulerstack.hf.primitives import primitive_class
 from eulerstack.hf.roles import keep_in_float32, note_parameter_roles
-from eulerstack.hf.slots import Slots, first_slot, owners_of_slots, slot_mixers, slots_from, slots_of_stages
+from eulerstack.hf.slots import (
+    Slots,
+    first_slot,
+    owners_of_slots,
+    projection_slot,
+    slot_mixers,
+    slots_from,
+    slots_of_stages,
+)
 from eulerstack.hf.stages import Integrator, Stage, run_layers
 from eulerstack.hf.streams import stream_runs
 from eulerstack.hf.tables import ByName
+from eulerstack.hf.width import WidthChange
 
 
 class ScaledEmbedding(nn.Embedding):
@@ -61,6 +70,7 @@ def mixer_features(block: dict[str, Any]) -> list[dict[str, Any]]:
 # What a spec may wrap around a layer, by its word.
 WRAPPERS: ByName = {
     "depth_gating": DepthGating,
+    "shape_change": WidthChange,
 }
 
 
@@ -70,15 +80,21 @@ class EulerStackLayer(GradientCheckpointingLayer):
     def __init__(self, config: Any, block: dict[str, Any], layer_idx: int):
         super().__init__()
         mixer, ffn, norm, residual = block["mixer"], block["ffn"], block["norm"], block["residual"]
+        gating, change = block.get("depth_gating"), block.get("shape_change")
+        # None where all tokens pass, or the layer has the model's width.
+        self.depth_gate = (
+            None if gating is None else WRAPPERS["depth_gating"](config, gating, slots_from(layer_idx, block))
+        )
+        self.width_change = (
+            None if change is None else WRAPPERS["shape_change"](config, change, projection_slot(layer_idx, block))
+        )
+        if self.width_change is not None:
+            config = self.width_change.sized(config, block["sizes"])
         self.mixer = primitive_class("mixer", mixer)(config, mixer["params"], layer_idx)
         # None where the layer is its mixer alone.
         self.ffn: Any = None if ffn.get("absent") else primitive_class("ffn", ffn)(config, ffn["params"])
         # The parts that report what their routing adds to the loss.
         self.routed = [name for name, part in (("mixer", mixer), ("ffn", ffn)) if part.get("routes")]
-        gating = block.get("depth_gating")
-        self.depth_gate = (
-            None if gating is None else WRAPPERS["depth_gating"](config, gating, slots_from(layer_idx, block))
-        )
         # Whether a pass returns what its choices add to the loss, too.
         self.routes = bool(self.routed) or self.depth_gate is not None
         self.residual = primitive_class("residual", residual)(
@@ -116,6 +132,17 @@ class EulerStackLayer(GradientCheckpointingLayer):
         return outputs if self.routes else outputs[0]
 
     def block(
+        self, hidden_states: torch.Tensor, attention_mask: Any, position_embeddings: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        """The layer for tokens that no gate keeps out: the stream after it, and what `core` says of routing."""
+        given = {"attention_mask": attention_mask, "position_embeddings": position_embeddings, **kwargs}
+        return (
+            self.core(hidden_states, **given)
+            if self.width_change is None
+            else self.width_change(self.core, hidden_states, **given)
+        )
+
+    def core(
         self,
         hidden_states: torch.Tensor,
         attention_mask: Any,
@@ -477,7 +504,9 @@ class EulerStackForCausalLM(EulerStackPreTrainedModel, *GENERATION.values(), Gen
     def _get_static_cache_init_shape(self) -> Any:
         # Where keys and values have widths of their own, such a cache is shaped by its first tokens.
         blocks = (self.config.architecture or {})["blocks"]
-        if any(features.get("lazy_cache") for block in blocks for features in mixer_features(block)):
+        if any("shape_change" in block for block in blocks) or any(
+            features.get("lazy_cache") for block in blocks for features in mixer_features(block)
+        ):
             return None
         return super()._get_static_cache_init_shape()
 

@@ -12,6 +12,8 @@ from typing import Any
 
 from eulerstack.hf.ecosystem import layers_of_stages
 
+# Tokens under a convolution that changes a layer's width.
+WIDTH_TAPS = 3
 # The slot of a layer's mixer, or the slots of the mixers that it holds.
 Slots = int | tuple[int, ...]
 
@@ -22,14 +24,31 @@ def slot_mixers(block: dict[str, Any]) -> list[dict[str, Any]]:
     return list(mixer["params"][mixer["holds"]].values()) if "holds" in mixer else [mixer]
 
 
+def projection_slots(shape_change: Any) -> int:
+    """How many slots a layer owns for what changes its width: one for convolutions."""
+    return int(shape_change is not None and shape_change["projection"] == "conv1d")
+
+
 def slot_owners(block: dict[str, Any]) -> list[dict[str, Any]]:
-    """Who owns a layer's slots: its mixers, and its memory where reading changes it."""
+    """Who owns a layer's slots: its mixers, its memory where reading changes it, what changes its width."""
     memories = [block["memory"]] if "memory" in block else []
-    return slot_mixers(block) + [memory for memory in memories if memory["params"]["update_at_inference"]]
+    change = block.get("shape_change")
+    return [
+        *slot_mixers(block),
+        *(memory for memory in memories if memory["params"]["update_at_inference"]),
+        *[change] * projection_slots(change),
+    ]
+
+
+def projection_slot(first: int, block: dict[str, Any]) -> int | None:
+    """The slot of what changes a layer's width, `first` being the layer's first; None where it needs none."""
+    if not projection_slots(block.get("shape_change")):
+        return None
+    return first + len(slot_owners(block)) - 1
 
 
 def owners_of_slots(architecture: dict[str, Any]) -> list[dict[str, Any]]:
-    """The mixer, memory or merge that owns each slot."""
+    """Who owns each slot of the model: see `slot_owners`; of a stage of streams also its merge."""
     owners: list[dict[str, Any]] = []
     for stage, layers in zip(architecture["layers"], layers_of_stages(architecture), strict=True):
         for block in layers:
@@ -40,7 +59,7 @@ def owners_of_slots(architecture: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def slots_from(first: int, block: dict[str, Any]) -> Slots:
-    """The slots of a layer in one evaluation, of which `first` is the first."""
+    """The slots of a layer's mixers in one evaluation, of which `first` is the first."""
     return tuple(range(first, first + len(slot_mixers(block)))) if "holds" in block["mixer"] else first
 
 

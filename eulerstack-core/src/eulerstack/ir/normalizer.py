@@ -38,10 +38,10 @@ from eulerstack.schema.compatibility import check_compatibility
 from eulerstack.schema.defaults import complete, complete_words
 from eulerstack.schema.overrides import applied
 from eulerstack.schema.sections import DEFAULT_TYPES, MAX_D_FF, ir_words, shared_params
-from eulerstack.schema.sizes import complete_model, dims_from, feed_forward_width
+from eulerstack.schema.sizes import complete_model, dims_from, feed_forward_width, sizes_at_width
 from eulerstack.schema.stages import scheduled_templates
 from eulerstack.schema.validate import validate_structure
-from eulerstack.schema.wrapping import depth_gating
+from eulerstack.schema.wrapping import depth_gating, shape_change
 
 Data = dict[str, Any]
 
@@ -79,6 +79,11 @@ def gated(layer: LayerIR, gating: Mapping[str, Any] | None) -> LayerIR:
         return layer
     words = {word: gating[word] for word in depth_gating()["properties"] if word != "enabled"}
     return replace(layer, depth_gating=FrozenMapping(words))
+
+
+def ends_with_norm(stage: Stage) -> bool:
+    """Whether the stream that leaves a stage is normed: after a layer that stands alone, with nothing around it."""
+    return isinstance(stage, LayerIR) and stage.norm.position == "post" and not stage.is_wrapped
 
 
 class _Normalizer:
@@ -202,8 +207,7 @@ class _Normalizer:
         self.used = {self.variants[key].template for key in needed}
         stages, extensions, written = self._expand(templates, context)
         last = stages[-1].layers[-1].norm
-        # Only a layer that stands alone ends with its own norm.
-        normed = isinstance(stages[-1], LayerIR) and last.position == "post"
+        normed = ends_with_norm(stages[-1])
         return ModelIR(
             schema_version=self.spec["schema_version"],
             model=FrozenMapping(model),
@@ -280,7 +284,10 @@ class _Normalizer:
 
     def _layer(self, name: str, template: Data, context: Data) -> LayerIR:
         path = f"layer_templates.{name}"
-        norm, memory = template["norm"], template.get("memory")
+        norm, memory, change = template["norm"], template.get("memory"), template.get("shape_change")
+        if change is not None:
+            change = {word: change[word] for word in shape_change()["properties"]}
+            context = {**context, "model": sizes_at_width(context["model"], change["d_out"])}
         return LayerIR(
             template=name,
             mixer=self._primitive("mixer", template["mixer"], context, f"{path}.mixer"),
@@ -293,6 +300,7 @@ class _Normalizer:
             ),
             residual=self._primitive("residual", template["residual"], context, f"{path}.residual"),
             memory=self._primitive("memory", memory, context, f"{path}.memory") if memory else None,
+            shape_change=None if change is None else FrozenMapping(change),
             location=self.locate(path),
         )
 

@@ -114,7 +114,7 @@ def _template(registry: Registry, layer: LayerIR) -> Data:
     }
     if layer.memory is not None:
         template["memory"] = _primitive(registry, "memory", layer.memory)
-    return template
+    return template if layer.shape_change is None else {**template, "shape_change": _sorted(layer.shape_change)}
 
 
 def _templates(ir: ModelIR, registry: Registry) -> tuple[Data, dict[LayerIR, tuple[str, Data]]]:
@@ -125,7 +125,7 @@ def _templates(ir: ModelIR, registry: Registry) -> tuple[Data, dict[LayerIR, tup
     """
     groups: dict[str, Counter[LayerIR]] = {}
     bodies = {stage.body for stage in ir.stages if isinstance(stage, IntegratorIR)}
-    last = ir.stages[-1] if isinstance(ir.stages[-1], LayerIR) else None
+    last = ir.stages[-1] if isinstance(ir.stages[-1], LayerIR) and not ir.stages[-1].is_wrapped else None
     for layer, run in groupby(ir.layers):
         groups.setdefault(layer.template, Counter())[layer] += sum(1 for _ in run)
     templates: Data = {}
@@ -181,7 +181,7 @@ def _reached(base: LayerIR, layers: Iterable[LayerIR], registry: Registry) -> di
 def _override(base: LayerIR, layer: LayerIR, registry: Registry) -> Data | None:
     """The override that turns `base` into `layer`: {} when they are equal, None when none does."""
     override: Data = {}
-    if base.memory != layer.memory:
+    if (base.memory, base.shape_change) != (layer.memory, layer.shape_change):
         return None
     for key, before, after, words in (
         ("residual", base.residual, layer.residual, ("scaling",)),
@@ -353,7 +353,8 @@ def _block(layer: LayerIR) -> Data:
     # What is wrapped around a layer, or stands beside its mixer, is absent where the spec has none of it.
     if layer.memory is not None:
         block["memory"] = _node(layer.memory)
-    return block if layer.depth_gating is None else {**block, "depth_gating": thaw(layer.depth_gating)}
+    wrapped = {"depth_gating": layer.depth_gating, "shape_change": layer.shape_change}
+    return {**block, **{word: thaw(value) for word, value in wrapped.items() if value is not None}}
 
 
 def from_data(data: Mapping[str, Any]) -> ModelIR:
@@ -369,6 +370,7 @@ def from_data(data: Mapping[str, Any]) -> ModelIR:
             residual=_read_node(block["residual"]),
             depth_gating=FrozenMapping(block["depth_gating"]) if "depth_gating" in block else None,
             memory=_read_node(block["memory"]) if "memory" in block else None,
+            shape_change=FrozenMapping(block["shape_change"]) if "shape_change" in block else None,
         )
         for block in data["blocks"]
     ]

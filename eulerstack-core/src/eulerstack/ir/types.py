@@ -94,7 +94,8 @@ class NormIR(PrimitiveIR):
 class LayerIR:
     """One decoder layer. `template` is the name of the template it came from.
 
-    `depth_gating` holds capacity and router where only some tokens pass through the layer.
+    `depth_gating` holds capacity and router where only some tokens pass through the layer, `shape_change` d_out and
+    projection where it works at a width of its own.
     """
 
     # What the schedule calls a stage that is more than a layer.
@@ -106,8 +107,14 @@ class LayerIR:
     norm: NormIR
     residual: PrimitiveIR
     depth_gating: FrozenMapping | None = None
+    shape_change: FrozenMapping | None = None
     location: Location | None = field(default=None, compare=False, repr=False)
     memory: PrimitiveIR | None = field(default=None, kw_only=True)
+
+    @property
+    def is_wrapped(self) -> bool:
+        """Whether something stands between the layer and the stream, so that its norms don't reach the stream."""
+        return self.depth_gating is not None or self.shape_change is not None
 
     @property
     def slot_mixers(self) -> tuple[PrimitiveIR, ...]:

@@ -17,10 +17,11 @@ from eulerstack.schema.packages import is_installed, package_of
 from eulerstack.schema.parts import Part, Parts
 from eulerstack.schema.phase_checks import check_phases
 from eulerstack.schema.planned import is_planned_type, is_planned_word
+from eulerstack.schema.sizes import sizes_at_width
 from eulerstack.schema.stages import runs_of_layers, scheduled_templates, typed_stages
 from eulerstack.schema.training_checks import check_probe, check_quantization, check_tissue, check_training_hints
 from eulerstack.schema.words import FOREIGN_VALUES, one_of
-from eulerstack.schema.wrapping_checks import check_depth_gating
+from eulerstack.schema.wrapping_checks import check_depth_gating, check_shape_change, is_wrapped
 
 TEMPLATE_KINDS = ("mixer", "ffn", "norm", "residual")
 # What only some templates have.
@@ -57,6 +58,8 @@ class _Checker:
         self._positional_words()
         for name, template in self._templates.items():
             self._layers[name] = self._layer(template, f"layer_templates.{name}")
+            if sizes_fit:
+                check_shape_change(template, self._parts, self._layers[name], f"layer_templates.{name}", self._problems)
             self._state(template.get("state", {}), self._layers[name].get("mixer"), f"layer_templates.{name}.state")
         if sizes_fit:
             self._primitives()
@@ -239,7 +242,9 @@ class _Checker:
     def _layer(self, template: Mapping[str, Any], path: str) -> dict[str, Part]:
         """The parts of a template; those that aren't installed are left out."""
         kinds = (*TEMPLATE_KINDS, *(kind for kind in OPTIONAL_KINDS if kind in template))
-        parts = {kind: self._parts.part(kind, template.get(kind, {}), f"{path}.{kind}") for kind in kinds}
+        change = template.get("shape_change")
+        model = None if change is None else sizes_at_width(self._parts.model, change["d_out"])
+        parts = {kind: self._parts.part(kind, template.get(kind, {}), f"{path}.{kind}", model=model) for kind in kinds}
         return {kind: part for kind, part in parts.items() if part is not None}
 
     def _state(self, state: Mapping[str, Any], mixer: Part | None, path: str) -> None:
@@ -314,7 +319,8 @@ class _Checker:
             if override:
                 allowed = overrides.check_words(override, f"{path}.override", self._problems)
                 if allowed and name in self._templates:
-                    self._override(name, override, f"{path}.override", is_last, sizes_fit)
+                    ends = is_last and not is_wrapped(entry, self._templates[name])
+                    self._override(name, override, f"{path}.override", ends, sizes_fit)
 
     def _lasting_memories(self) -> None:
         """That a memory which outlives its cache stands in layers of one evaluation, whose states it could keep."""

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from eulerstack.dsl.paths import dotted
 from eulerstack.errors import Collector, Message, msg
 from eulerstack.plugins.memory import check_updating, settle_memory
-from eulerstack.plugins.primitive import Primitive, Problem
+from eulerstack.plugins.primitive import Dims, Primitive, Problem
 from eulerstack.schema import sections
 from eulerstack.schema.defaults import complete, complete_words
 from eulerstack.schema.held import held_mappings, holds_others
@@ -28,6 +28,7 @@ Result = TypeVar("Result")
 class Part:
     """A primitive in its place: `path` is that of the mapping that names it, `params` are complete and resolved.
 
+    `dims` are the sizes there, which depend on the layer's width.
     `held` are the parts that it holds.
     """
 
@@ -35,6 +36,7 @@ class Part:
     path: str
     primitive: Primitive
     params: Mapping[str, Any]
+    dims: Dims
     held: tuple[Part, ...] = ()
 
     def all(self) -> Iterator[Part]:
@@ -73,11 +75,18 @@ class Parts:
         return given.get(word, sections.DEFAULT_TYPES.get(kind))
 
     def part(
-        self, kind: str, given: Mapping[str, Any], path: str, word: str = "type", streams: tuple[str, ...] = ()
+        self,
+        kind: str,
+        given: Mapping[str, Any],
+        path: str,
+        word: str = "type",
+        streams: tuple[str, ...] = (),
+        model: Mapping[str, Any] | None = None,
     ) -> Part | None:
         """The primitive that `given` chooses; None when it isn't installed or its plugin fails.
 
-        `streams` are the names of those that a merge is about, which its declaration finds among its parameters.
+        `streams` are the names of those that a merge is about, which its declaration finds among its parameters;
+        `model` is the complete section as a layer of another width sees it.
         """
         name = self.type_of(kind, given, word)
         try:
@@ -87,18 +96,15 @@ class Parts:
         params = complete_words({**primitive.inline, **sections.shared_params(kind)}, given)
         if primitive.schema is not None:
             params = complete(primitive.schema, given.get(primitive.block_name) or {}) | params
-        held = self._held(primitive, given, path)
+        held = self._held(primitive, given, path, model)
         if held is None:
             return None
         if primitive.holds is not None:
             nodes = {name: {"type": each.primitive.name, "params": each.params} for name, each in held.items()}
             params = {**params, primitive.holds.word: nodes}
         embedding = {**self.embedding, **params} if kind == "position" else self.embedding
-        context: dict[str, Any] = {
-            "model": self.model,
-            "embedding": embedding,
-            "training_hints": self.training_hints,
-        }
+        model = self.model if model is None else model
+        context: dict[str, Any] = {"model": model, "embedding": embedding, "training_hints": self.training_hints}
         if kind == "head":
             context["last_template"] = self.last_template
         resolved = self.guarded(primitive, path, lambda: dict(primitive.resolve(params, context)))
@@ -106,16 +112,19 @@ class Parts:
             resolved = dict(settle_memory(resolved))
         if resolved is not None and streams:
             resolved = {**resolved, "streams": streams}
-        return None if resolved is None else Part(kind, path, primitive, resolved, tuple(held.values()))
+        dims = dims_from(model, self.embedding["positional"])
+        return None if resolved is None else Part(kind, path, primitive, resolved, dims, tuple(held.values()))
 
-    def _held(self, primitive: Primitive, given: Mapping[str, Any], path: str) -> dict[str, Part] | None:
+    def _held(
+        self, primitive: Primitive, given: Mapping[str, Any], path: str, model: Mapping[str, Any] | None
+    ) -> dict[str, Part] | None:
         """The parts that a primitive holds, by name; None when one of them can't be made."""
         found: dict[str, Part] = {}
         for below, each in sorted(held_mappings(self._registry, primitive.kind, given), key=lambda item: str(item[0])):
             # One that may not be held is reported where types are looked up.
             part = None
             if not holds_others(self._registry, primitive.kind, each):
-                part = self.part(primitive.kind, each, f"{path}.{dotted(below)}")
+                part = self.part(primitive.kind, each, f"{path}.{dotted(below)}", model=model)
             if part is None:
                 return None
             found[str(below[-1])] = part
@@ -125,12 +134,12 @@ class Parts:
         """What the primitive itself objects to."""
         checks = part.primitive.checks
         own = list(check_updating(part.params, "persistence")) if part.kind == "memory" else []
-        return own + (self.guarded(part.primitive, part.path, lambda: _problems(checks(self.dims, part.params))) or [])
+        return own + (self.guarded(part.primitive, part.path, lambda: _problems(checks(part.dims, part.params))) or [])
 
     def params_count(self, part: Part) -> int:
         """The primitive's parameters in one layer."""
         cost = part.primitive.cost
-        own = self.guarded(part.primitive, part.path, lambda: int(cost(self.dims, part.params, 2).params)) or 0
+        own = self.guarded(part.primitive, part.path, lambda: int(cost(part.dims, part.params, 2).params)) or 0
         return own + sum(map(self.params_count, part.held))
 
     def units(self, part: Part) -> int:

@@ -9,9 +9,7 @@ from collections.abc import Sequence
 
 PLANNED_TYPES: dict[str, tuple[str, ...]] = {}
 
-PLANNED_WORDS: dict[str, tuple[str, ...]] = {
-    "layer_templates.<name>": ("shape_change",),
-}
+PLANNED_WORDS: dict[str, tuple[str, ...]] = {}
 
 
 def place_of(path: Sequence[str | int]) -> str:

@@ -166,6 +166,9 @@ def norm_position() -> Schema:
 
 def template(mixer: Schema, ffn: Schema, norm: Schema, residual: Schema, memory: Schema) -> Schema:
     """One layer template."""
+    # That file is built from this one.
+    from eulerstack.schema.wrapping import shape_change
+
     state = {
         "kv_cache": word("boolean", msg("Whether the mixer keeps keys and values while decoding.")),
         "ssm_state": word("boolean", msg("Whether the mixer keeps a recurrent state while decoding.")),
@@ -177,6 +180,7 @@ def template(mixer: Schema, ffn: Schema, norm: Schema, residual: Schema, memory:
         "residual": residual,
         "memory": memory,
         "state": section(msg("What the mixer keeps while decoding, as a check."), state),
+        "shape_change": shape_change(),
     }
     return section(msg("A named kind of layer."), properties, ("mixer", "ffn"))
 
