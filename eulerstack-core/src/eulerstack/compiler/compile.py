@@ -43,7 +43,7 @@ def compile_ir(ir: ModelIR) -> dict[str, Any]:
     # transformers knows one window a model; the most frequent one gets its name.
     sliding_window = max(sorted(set(windows)), key=windows.count) if windows else None
     if ir.head_layer is not None:
-        of_head = [_cache_of(kind, node) for kind, node in _slot_owners(ir.head_layer)]
+        of_head = _caches_of(ir.head_layer)
         architecture["head"]["layer_types"] = [_layer_type(cache, sliding_window, False) for cache in of_head]
     return {
         "model_type": "eulerstack",

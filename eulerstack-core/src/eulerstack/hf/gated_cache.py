@@ -169,7 +169,10 @@ def register_gated_layer(layer_type: str) -> None:
     """
     if not layer_type.startswith(GATED_LAYER_PREFIX):
         return
-    if layer_type != GATED_LAYER_PREFIX + STATE_LAYER_TYPE:
+    if layer_type == GATED_LAYER_PREFIX + STATE_LAYER_TYPE:
+        # By name, because an export holds what is named.
+        DYNAMIC_LAYER_TYPE_MAPPING[layer_type] = GatedStateLayer
+    else:
         window = sliding_layer_window(layer_type, None)
         DYNAMIC_LAYER_TYPE_MAPPING[layer_type] = lambda **kwargs: GatedKeysLayer(window=window)
     STATIC_LAYER_TYPE_MAPPING[layer_type] = refuse_static_cache
