@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 import torch
 
 from tests.model.mixers.integrators import stage, staged
 from tests.model.test_export import lively_directory, offline
+
+pytest.importorskip("torchdiffeq")
 
 
 def test_a_directory_loads_without_eulerstack_and_gives_the_same_numbers(tmp_path: Path) -> None:

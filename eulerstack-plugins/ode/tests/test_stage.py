@@ -15,6 +15,7 @@ from eulerstack_ode.reference.linear import linear_solution
 from tests.model.mixers.integrators import stage, staged
 from tests.model.specs import built, tokens
 
+pytest.importorskip("torchdiffeq")
 MATRIX = torch.tensor([[-0.4, 3.1], [-2.9, 0.2]], dtype=torch.float64)
 START = torch.tensor([[[1.0, -2.0], [0.3, 0.7]]], dtype=torch.float64)
 TIGHT = {"rtol": 1e-8, "atol": 1e-9}
