@@ -142,7 +142,18 @@ def test_checkpointing_counts_the_loss_once(name: str) -> None:
         torch.testing.assert_close(gradients[0][each], gradients[1][each])
 
 
+STREAM = [{"template": "decoder"}]
 AROUND = {
+    "parallel": {
+        "layer_schedule": [
+            {
+                "parallel": [{"stream": "a", "body": STREAM}, {"stream": "b", "body": STREAM}],
+                "merge": {"type": "add"},
+            }
+        ]
+    },
+    "steps": {"layer_schedule": [{"integrator": {"type": "discrete", "steps": 2, "body": "decoder"}}]},
+    "ode": {"layer_schedule": [{"integrator": {"type": "ode_euler", "steps": 2, "body": "decoder"}}]},
     "depth": {"layer_schedule.0.depth_gating": {"enabled": True, "capacity": 0.5}},
     "streams": {"layer_templates.decoder.residual": {"type": "hyper_connection", "hyper": {"expand": 2}}},
 }

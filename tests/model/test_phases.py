@@ -347,6 +347,27 @@ def test_drafts_change_nothing(name: str) -> None:
     assert torch.equal(model.generate(ids, assistant_model=weaker), model.generate(ids))
 
 
+MTP = {**tiny_spec(), "head": {"type": "causal_lm_mtp", "mtp": {"n_predict": 2}}}
+
+
+@pytest.mark.parametrize("name", ["two", "rationale", "alone"])
+def test_drafts_of_the_models_own_heads_change_nothing(name: str) -> None:
+    model, ids = model_of(PROGRAMS[name], base=MTP), tokens(1, 8)
+    assert torch.equal(model.generate(ids, use_mtp=True, visible_only=False), model.generate(ids, visible_only=False))
+
+
+@pytest.mark.parametrize("name", ["alone", "rationale_alone"])
+def test_the_least_number_of_tokens_counts_over_all_runs(name: str) -> None:
+    model, ids = model_of(PROGRAMS[name]), tokens(2, 8)
+    stop = int(model.generate(ids)[0, 8])
+    model.generation_config.eos_token_id = stop
+    assert not model.generate(ids)[0, 9:].any()
+    for words in ({"min_new_tokens": 9}, {"min_length": 17}, {"generation_config": GenerationConfig(min_length=17)}):
+        found = model.generate(ids, return_dict_in_generate=True, **words)
+        there = found.phase_ids[0, 8:] >= 0
+        assert there.sum() >= 9 and stop not in found.full_sequences[0, 8:16]
+
+
 def test_prompts_as_embeddings_and_caches_of_the_caller_go_through_one_run() -> None:
     model, ids = model_of(PROGRAMS["two"]), tokens(2, 8)
     expected = model.generate(ids, visible_only=False)
@@ -458,6 +479,13 @@ def test_the_parts_of_an_accumulated_batch_add_up_to_the_whole() -> None:
         for rows in (slice(0, 1), slice(1, 3))
     ]
     torch.testing.assert_close(sum(parts), whole)
+
+
+def test_every_loss_of_several_heads_is_weighed() -> None:
+    ids, labels, _ = labelled()
+    model = built(phased([mode("a", 3, loss_weight=0.0), mode("b", 3)], special=False, base=MTP)).train()
+    assert float(model(ids, labels=labels, phase_labels=torch.zeros_like(ids), use_cache=False).loss.detach()) == 0.0
+    assert float(model(ids, labels=labels, phase_labels=torch.ones_like(ids), use_cache=False).loss.detach()) > 0.0
 
 
 def test_a_trainer_sees_phase_labels_among_the_arguments() -> None:

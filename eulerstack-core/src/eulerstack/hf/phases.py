@@ -142,11 +142,12 @@ class PhasedGenerationMixin(GenerationMixin):
                 PhaseEnd(tracker, request.fill is not None, room, others),
             )
             ids, kept = left_padded([[token for token, _ in each.context] for each in chosen], request.fill, prompts)
-            settings = {"num_return_sequences": 1, "max_new_tokens": max(room), "min_new_tokens": 0, "min_length": 0}
+            settings = {"num_return_sequences": 1, "max_new_tokens": max(room), "max_length": None}
+            # How much there must be at least is the processor's business here.
+            settings |= {name: 0 for name in ("min_new_tokens", "min_length") if request.asked(name)}
             if limit is not None:
                 settings["max_time"] = limit - (time.monotonic() - began)
             words = request.with_settings(**settings, **request.fill_up())
-            words.pop("max_length", None)
             output = self._run(ids, {**words, "attention_mask": kept, **drafts}, (custom[0], ()), own, streamer)
             made = output if isinstance(output, torch.Tensor) else output.sequences
             for place, index in enumerate(active):
