@@ -31,9 +31,24 @@ PROMISED_PARAMS = {
     "arch_advanced_mod": 1.1e9,
     "arch_advanced_retnet": 1.3e9,
     "arch_advanced_samba": 1e9,
+    "arch_expert_blackmamba_moe": 1.5e9,
+    "arch_expert_blackmamba_moe_mini": 1.56e8,
+    "arch_expert_deepseek_moe": 2e9,
+    "arch_expert_deepseek_moe_mini": 3.57e8,
+    "arch_expert_dilated_longnet": 2e9,
+    "arch_expert_dilated_longnet_mini": 8.3e7,
     "arch_expert_dsv4_flash_mini": 1.8e8,
     "arch_expert_dual_stream": 1.4e9,
+    "arch_expert_dsv4_subset_mini": 1.8e8,
+    "arch_expert_dsv4_v3fallback": 2e9,
+    "arch_expert_frontier_full_moe": 2e9,
+    "arch_expert_frontier_full_moe_mini": 1.06e8,
     "arch_expert_mhc_moe_mini": 1.5e8,
+    "arch_expert_mixtral_moe": 1.9e9,
+    "arch_expert_mixtral_moe_mini": 1.75e8,
+    "arch_expert_progressive_stack": 1.5e9,
+    "arch_expert_progressive_stack_mini": 8.6e7,
+    "arch_expert_retnet_moe": 1.5e9,
     "arch_expert_reasoning_r1": 1.3e9,
     "arch_expert_striped_hyena": 1e9,
     "arch_expert_titans_memory": 1.2e9,
@@ -226,3 +241,30 @@ def test_striped_hyena_has_four_convolutions_to_each_attention_at_128k() -> None
     ir = ir_of("arch_expert_striped_hyena")
     assert [layer.mixer.type for layer in ir.layers] == (["hyena"] * 4 + ["attention"]) * 4
     assert ir.model["max_seq_len"] == 128 * 1024
+
+
+@pytest.mark.parametrize(
+    ("name", "family"), [("arch_expert_mixtral_moe", "mixtral"), ("arch_expert_deepseek_moe", "deepseek_v3")]
+)
+def test_published_mixtures_are_what_their_classes_compute(name: str, family: str) -> None:
+    importers = [each for each in get_registry().importers() if each.model_type == family]
+    importer, _ = config_for(ir_of(name), importers, PATHS[name])
+    assert importer.model_type == family
+
+
+# What the seeds promise of the small ones: parameters that a token touches.
+TOUCHED = {
+    "arch_expert_blackmamba_moe_mini": 9e7,
+    "arch_expert_deepseek_moe_mini": 6e7,
+    "arch_expert_dilated_longnet_mini": 7.5e7,
+    "arch_expert_dsv4_subset_mini": 7e7,
+    "arch_expert_frontier_full_moe_mini": 6e7,
+    "arch_expert_mhc_moe_mini": 7e7,
+    "arch_expert_mixtral_moe_mini": 9e7,
+    "arch_expert_progressive_stack_mini": 8.6e7,
+}
+
+
+@pytest.mark.parametrize("name", sorted(TOUCHED))
+def test_a_token_touches_about_what_was_promised(name: str) -> None:
+    assert model_cost(ir_of(name)).active == pytest.approx(TOUCHED[name], rel=0.2)
