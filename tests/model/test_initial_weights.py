@@ -10,7 +10,9 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 
 import eulerstack as es
+from eulerstack.compiler import initial
 from tests.model.specs import changed, tiny_spec
+from tests.model.variants import VARIANTS
 
 SIZES = {"model.d_model": 96, "model.n_heads": 4, "model.n_kv_heads": 2, "model.d_ff": 160, "model.head_dim": None}
 OUT, DOWN = "model.layers.1.mixer.o_proj.weight", "model.layers.1.ffn.down_proj.weight"
@@ -128,3 +130,18 @@ def test_a_module_that_fills_itself_is_told_the_deviation_of_a_matrix_of_this_wi
         module = nn.Sequential(OwnMatrix(declared))
         note_parameter_roles(module)
         assert own_deviation(module[0], model.config) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_no_weight_is_what_its_memory_held_before(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = initial._materialise
+
+    def filled(module: torch.nn.Module, memory: Any) -> None:
+        given(module, memory)
+        for tensor in (*module._parameters.values(), *module._buffers.values()):
+            if tensor is not None and tensor.is_floating_point():
+                tensor.data.fill_(float("nan"))
+
+    monkeypatch.setattr(initial, "_materialise", filled)
+    model = es.compile_to_hf_model(es.normalize_to_ir(VARIANTS[name]))
+    assert all(torch.isfinite(value).all() for value in model.state_dict().values())

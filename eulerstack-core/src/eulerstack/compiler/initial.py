@@ -98,6 +98,8 @@ def initialise_module(
 
     if not module._parameters and not module._buffers:
         return
+    if isinstance(module, (torch.nn.ParameterList, torch.nn.ParameterDict)) and not hasattr(module, "initialize"):
+        raise TypeError(f"{name}: nothing fills the parameters of a {type(module).__name__} without `initialize`")
     _materialise(module, memory)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream_seed(seed, name))

@@ -34,6 +34,7 @@ from eulerstack.hf.mini_batches import (
     mini_batch_targets,
     places_in_sequence,
 )
+from eulerstack.hf.parameter_lists import NormalParameters
 
 TITANS_NORM_EPSILON = 1e-6
 
@@ -73,7 +74,7 @@ class NeuralMemory(MemoryModule):
         width, depth = config.hidden_size, params["depth"]
         widths = [width, *(depth - 1) * [params["hidden"]], width]
         shapes = zip(widths[:-1], widths[1:], strict=True)
-        self.inner_weights = nn.ParameterList([nn.Parameter(torch.empty(*shape)) for shape in shapes])
+        self.inner_weights = NormalParameters([nn.Parameter(torch.empty(*shape)) for shape in shapes])
         self.q_proj = nn.Linear(width, width, bias=False)
         self.o_proj = nn.Linear(width, width, bias=False)
         if not self.updates:
@@ -87,8 +88,7 @@ class NeuralMemory(MemoryModule):
 
     def initialize(self, initializer_range: float) -> None:
         """Gates begin where the spec says, the rate at half of inner_lr; the network begins small, but not at 0."""
-        for weight in self.inner_weights:
-            initialization.normal_(weight, std=initializer_range)
+        self.inner_weights.initialize(initializer_range)
         if self.updates:
             starts = [0.0, *(logit(value) for value in self.starts.values())]
             initialization.copy_(self.gate_bias, torch.tensor(starts, dtype=self.gate_bias.dtype))

@@ -31,6 +31,7 @@ from eulerstack.hf.mini_batches import (
     mini_batch_targets,
     places_in_sequence,
 )
+from eulerstack.hf.parameter_lists import NormalParameters, ZeroParameters
 
 TTT_BETAS = (0.9, 0.999)
 TTT_EPSILON = 1e-6
@@ -144,17 +145,17 @@ class TTTLayer(nn.Module):
         self.rate_proj = nn.Linear(config.hidden_size, self.n_heads)
         self.token_rate = nn.Parameter(torch.empty(self.mini_batch))
         shapes = list(zip(widths[:-1], widths[1:], strict=True))
-        self.inner_weights = nn.ParameterList([nn.Parameter(torch.empty(self.n_heads, *shape)) for shape in shapes])
-        self.inner_biases = nn.ParameterList([nn.Parameter(torch.empty(self.n_heads, 1, out)) for _, out in shapes])
+        self.inner_weights = NormalParameters([nn.Parameter(torch.empty(self.n_heads, *shape)) for shape in shapes])
+        self.inner_biases = ZeroParameters([nn.Parameter(torch.empty(self.n_heads, 1, out)) for _, out in shapes])
         self.inner_norm_weight = nn.Parameter(torch.empty(self.n_heads, 1, self.head_dim))
         self.inner_norm_bias = nn.Parameter(torch.empty(self.n_heads, 1, self.head_dim))
         self.post_norm = nn.LayerNorm(inner_width, eps=self.eps)
 
     def initialize(self, initializer_range: float) -> None:
         """Fast weights begin small but not at 0, where an MLP would learn nothing; norms begin as the identity."""
-        for weight in self.inner_weights:
-            initialization.normal_(weight, std=initializer_range)
-        for zero in (*self.inner_biases, self.inner_norm_bias, self.token_rate):
+        self.inner_weights.initialize(initializer_range)
+        self.inner_biases.initialize(initializer_range)
+        for zero in (self.inner_norm_bias, self.token_rate):
             initialization.zeros_(zero)
         initialization.ones_(self.inner_norm_weight)
 
