@@ -133,13 +133,6 @@ gates_of_layers = words(
 )
 
 
-merges = st.one_of(
-    st.just({"type": "concat"}),
-    st.fixed_dictionaries({"type": st.sampled_from(["add", "gated"])}, optional={"projection": st.booleans()}),
-    st.fixed_dictionaries({"type": st.just("cross_attn"), "from": st.just("b.1"), "to": st.just("a")}),
-)
-
-
 def norm_overrides(norm: Data, is_last: bool) -> st.SearchStrategy[Data]:
     """Overrides of a norm that leave the number of parameters as it is."""
     changes: dict[str, st.SearchStrategy[Any]] = {}
@@ -214,20 +207,6 @@ def specs(draw: st.DrawFn) -> Data:
         change = draw(norm_overrides(templates[line["template"]]["norm"], is_last=index == len(schedule) - 1))
         if change:
             line["override"] = {**line.get("override", {}), "norm": change}
-    if draw(st.booleans()):
-        streams = [
-            {
-                "stream": name,
-                "body": [
-                    {"template": template, **draw(entry), **draw(extensions)}
-                    for template in draw(st.lists(st.sampled_from(list(templates)), min_size=1, max_size=2))
-                ],
-                **draw(extensions),
-            }
-            for name in ("a", "b.1")
-        ]
-        stage = {"parallel": streams, "merge": {**draw(merges), **draw(extensions)}, **draw(extensions)}
-        schedule.insert(draw(st.integers(0, len(schedule))), stage)
     return minimal(
         model={
             "name": draw(names),

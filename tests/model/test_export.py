@@ -26,7 +26,6 @@ from tests.model.variants import NORM, RESIDUAL, VARIANTS
 OFFLINE_LOAD = Path(__file__).with_name("offline_load.py")
 LOADED = [
     *("plain", "mixed_windows", "alibi_window", "learned", "parallel_sandwich", "softcap"),
-    *("parallel_cross", "parallel_gated"),
     *("mamba1", "mamba2", "mamba_and_attention", "gated_hybrid", "width_hybrid"),
     *("branched_hybrid", "discrete_hidden", "ode_rk4_branched"),
 ]

@@ -44,8 +44,8 @@ VARIANTS = {
     "parallel_cross": spec(DECODER, parallel(CROSS)),
     "parallel_cross_reversed": spec(DECODER, parallel({**CROSS, "from": "slow", "to": "fast", "projection": False})),
     "parallel_three": spec(
-        DECODER,
         parallel({"type": "gated"}, stream("a", "near"), stream("b", "decoder"), stream("c", "retnet", "mamba")),
+        DECODER,
     ),
     "parallel_twice": spec(parallel({"type": "add", "projection": True}), parallel(CROSS), DECODER),
     "parallel_attention": spec(parallel(CROSS, stream("fast", "near"), stream("slow", "decoder")), DECODER),

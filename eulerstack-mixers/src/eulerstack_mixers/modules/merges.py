@@ -55,26 +55,21 @@ class AddMerge(StreamMerge):
 
 
 class GatedMerge(StreamMerge):
-    """A mean of the streams, weighted by a softmax of logits that each token has from all of them.
-
-    The logits read the streams divided by their root mean square, so that a residual stream that grows with depth
-    does not harden the weights.
-    """
+    """A mean of the streams, weighted by a softmax of logits that each token has from all of them."""
 
     parameter_roles = {"gate.weight": "router"}
 
     def __init__(self, config: Any, params: dict[str, Any], streams: list[str], slot: int | None = None):
         super().__init__(config, params, 1, False)
-        self.eps = config.architecture["model"]["norm_eps"]
         self.gate = nn.Linear(len(streams) * config.hidden_size, len(streams), bias=False)
 
     def forward(self, outputs: list[torch.Tensor], **kwargs: Any) -> torch.Tensor:
+        # At least float32, and that of the weights where these are kept in it.
         dtype = torch.promote_types(outputs[0].dtype, torch.float32)
-        states = torch.cat(outputs, dim=-1).to(dtype)
-        normed = nn.functional.rms_norm(states, states.shape[-1:], eps=self.eps)
-        weights = nn.functional.linear(normed, self.gate.weight.to(dtype)).softmax(-1)
-        merged = (torch.stack(outputs, dim=-2).to(dtype) * weights.unsqueeze(-1)).sum(-2)
-        return self.projected(merged.to(outputs[0].dtype))
+        logits = nn.functional.linear(torch.cat(outputs, dim=-1).to(dtype), self.gate.weight.to(dtype))
+        weights = logits.softmax(-1).to(outputs[0].dtype)
+        merged = (torch.stack(outputs, dim=-2) * weights.unsqueeze(-1)).sum(-2)
+        return self.projected(merged)
 
 
 class CrossAttention(AttentionBase):

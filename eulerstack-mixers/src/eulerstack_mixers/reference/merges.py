@@ -33,12 +33,11 @@ def add(streams: torch.Tensor, weights: Weights) -> torch.Tensor:
     return torch.stack(merged)
 
 
-def gated(streams: torch.Tensor, weights: Weights, eps: float) -> torch.Tensor:
-    """Each token's streams, weighted by exp(logit) over the sum of these; logits of the streams at unit scale."""
+def gated(streams: torch.Tensor, weights: Weights) -> torch.Tensor:
+    """Each token's streams, weighted by exp(logit) over the sum of these."""
     merged = []
     for time in range(streams.shape[1]):
-        state = streams[:, time].reshape(-1)
-        shares = torch.exp(weights["gate.weight"] @ (state / torch.sqrt((state * state).mean() + eps)))
+        shares = torch.exp(weights["gate.weight"] @ streams[:, time].reshape(-1))
         total = torch.zeros_like(streams[0, 0])
         for stream, share in zip(streams, shares / shares.sum(), strict=True):
             total = total + share * stream[time]
