@@ -1,4 +1,4 @@
-"""What the declaration promises, on a machine that may have no torchdiffeq."""
+"""What the declaration promises."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import eulerstack as es
 from eulerstack.compiler.compile import compile_ir
 from eulerstack.compiler.cost import model_cost
 from eulerstack.dsl.source import parse_text
-from eulerstack.errors import EulerStackError
+from eulerstack.errors import CompatibilityError, EulerStackError
 from eulerstack.ir.printer import print_ir
 from eulerstack.plugins.manager import get_registry
 from eulerstack_ode.declarations.adaptive import EVALUATIONS
@@ -86,3 +86,13 @@ def test_without_the_package_the_import_says_what_to_install() -> None:
     program = "import sys; sys.modules['eulerstack_ode'] = None; import eulerstack.plugins.ode"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 1 and "pip install eulerstack-ode" in done.stderr
+
+
+def test_without_torchdiffeq_a_spec_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    from eulerstack.schema import compatibility
+
+    monkeypatch.setattr(compatibility, "is_installed", lambda package: package != "torchdiffeq")
+    with pytest.raises(CompatibilityError) as caught:
+        es.normalize_to_ir(adaptive())
+    (problem,) = caught.value.diagnostics
+    assert "pip install torchdiffeq" in problem.fix.render(str)

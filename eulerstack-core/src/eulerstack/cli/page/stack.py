@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from eulerstack.compiler.cost import LayerCost, ModelCost
     from eulerstack.ir.types import LayerIR, ModelIR
 
-# Told apart by people who see red and green alike, and readable under dark text: Okabe and Ito's.
-PALETTE = ("#56b4e9", "#e69f00", "#009e73", "#f0e442", "#cc79a7", "#0072b2", "#d55e00", "#999999")
+# Told apart by people who see red and green alike: Okabe and Ito's, but for a violet in place of their blue, on which
+# text can't be read.
+PALETTE = ("#56b4e9", "#e69f00", "#009e73", "#f0e442", "#cc79a7", "#a99bea", "#d55e00", "#999999")
 # Of the embedding, and of what is neither layer nor table.
 EMBEDDING, OTHER = "#8da0cb", "#b3b3b3"
 WHOLE_HEIGHT_REM = 44.0
@@ -75,7 +76,8 @@ class _Drawing:
                     index += size
                 continue
             index += count * size
-        head = self.cost.head.params + self.cost.final_norm
+        drafts = 0 if self.cost.drafts is None else self.cost.drafts.total
+        head = self.cost.head.params + self.cost.final_norm + drafts
         name = _("head")
         yield self._table_block(f"{name} {self.ir.head.type}", head, EMBEDDING)
 

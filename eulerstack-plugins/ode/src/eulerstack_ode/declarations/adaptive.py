@@ -61,6 +61,7 @@ ODE_ADAPTIVE = Primitive(
     kind="integrator",
     summary="one layer as the right side of an ODE, integrated in at most steps steps of lengths that fit its error",
     paper="arXiv:1806.07366",
+    requires=("torchdiffeq",),
     schema=SCHEMA,
     module="eulerstack_ode.modules.adaptive:AdaptiveSteps",
     reference="eulerstack_ode.reference.linear:linear_solution",
