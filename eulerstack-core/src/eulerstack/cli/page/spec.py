@@ -83,10 +83,10 @@ def word_at(schema: Mapping[str, Any], path: Path, data: Any) -> Mapping[str, An
 
 
 def _property(schema: Mapping[str, Any], key: str, data: Any) -> Mapping[str, Any] | None:
-    for choice in _chosen(schema, data):
-        found = choice.get("properties", {}).get(key)
-        if isinstance(found, Mapping) and "description" in found:
-            return found
+    choices = [choice["properties"][key] for choice in _chosen(schema, data) if key in choice.get("properties", {})]
+    known = [word for word in choices if isinstance(word, Mapping)]
+    if known:
+        return next((word for word in known if "description" in word), known[0])
     others = schema.get("additionalProperties")
     return others if isinstance(others, Mapping) else None
 
