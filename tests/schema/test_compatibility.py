@@ -10,7 +10,6 @@ from eulerstack.errors import msg
 from eulerstack.plugins import CacheLayer, Cost, Primitive, Problem
 from eulerstack.plugins.manager import Registry
 from eulerstack.plugins.sources import PluginSource
-from eulerstack.schema.planned import PLANNED_TYPES, PLANNED_WORDS
 from tests.schema.words import make_registry, problems_of, source, spec_with, third_party
 
 MIXER = "layer_templates__one__mixer"
@@ -142,31 +141,3 @@ def test_a_plugin_whose_code_answers_nonsense_is_named(function: str, answer: An
     })  # fmt: skip
     (found,) = problems_of(spec, make_registry(third_party(bad)))
     assert found.path == HERE and "vendor.bad.x from other 1.0.0" in found.what
-
-
-def test_words_that_only_a_later_version_knows_are_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    mixers = pytest.importorskip("eulerstack_mixers.plugin")
-    registry = Registry(plugins=[source(mixers, "eulerstack-mixers")])
-    for place in ("", "layer_templates.<name>", "layer_schedule[]", "head"):
-        monkeypatch.setitem(PLANNED_WORDS, place, ("teleport",))
-    monkeypatch.setitem(PLANNED_TYPES, "mixer", ("warp",))
-    for place in PLANNED_WORDS:
-        path = place.replace("[]", ".0").replace("<name>", "one").replace(".", "__")
-        spec = _real(**{f"{path}__teleport" if path else "teleport": {}})
-        assert [(each.category, each.path.rpartition(".")[2]) for each in problems_of(spec, registry)] == [
-            ("CompatibilityError", "teleport")
-        ], place
-    for kind in PLANNED_TYPES:
-        found = problems_of(_real(**{f"layer_templates__one__{kind}": {"type": "warp", "warp": {"x": 1}}}), registry)
-        assert [each.see for each in found] == ["reference/errors.md#planned"], found
-
-
-def _real(**changes: Any) -> dict[str, Any]:
-    """The example in the real words, changed."""
-    template = {"mixer": {"type": "attention", "attention": {}}, "ffn": {"type": "mlp"}}
-    real = {
-        "embedding": {"positional": "rope"},
-        "layer_templates": {"one": {**template, "residual": {"type": "sequential"}}},
-        "head": {"type": "causal_lm"},
-    }
-    return spec_with(**{**real, **changes})

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from eulerstack.dsl.paths import Path, dotted, is_reserved, key_text, show
+from eulerstack.dsl.paths import dotted, is_reserved, key_text, show
 from eulerstack.dsl.source import Spec, as_spec
 from eulerstack.dsl.suggest import MANY, nearest
 from eulerstack.errors import Collector, Message, msg
 from eulerstack.plugins.primitive import CacheLayer, Primitive
 from eulerstack.schema import overrides, sections
-from eulerstack.schema.held import held_mappings, holds_others, unnested
+from eulerstack.schema.held import held_mappings, holds_others
 from eulerstack.schema.packages import is_installed, package_of
 from eulerstack.schema.parts import Part, Parts
 from eulerstack.schema.phase_checks import check_phases
-from eulerstack.schema.planned import is_planned_type, is_planned_word
 from eulerstack.schema.sizes import sizes_at_width
 from eulerstack.schema.stages import runs_of_layers, scheduled_templates, typed_stages
 from eulerstack.schema.training_checks import check_probe, check_quantization, check_tissue, check_training_hints
@@ -51,7 +50,6 @@ class _Checker:
 
     def run(self) -> None:
         """All checks."""
-        self._planned()
         self._installed()
         self._target()
         sizes_fit = self._sizes()
@@ -84,27 +82,6 @@ class _Checker:
     def _add(self, path: str, what: Message, fix: Message, see: str) -> None:
         self._problems.add(path, what, fix, see)
 
-    def _planned(self) -> None:
-        """Words of the language that a later version will know."""
-        for path, word, _value in _words(self._spec, ()):
-            plain = unnested(self._registry, (*path, word))
-            if is_planned_word(plain[:-1], word) and not self._has_word(path, word):
-                what = msg("{word} is a word of the language that this version does not implement", word=word)
-                self._add(dotted((*path, word)), what, msg("Delete {word}", word=word), "reference/errors.md#planned")
-
-    def _has_word(self, path: Path, word: str) -> bool:
-        """Whether the type chosen in this mapping has the word, or is itself reported as not implemented."""
-        kind = str(path[-1]) if path else ""
-        if kind not in (*TEMPLATE_KINDS, *OPTIONAL_KINDS, "integrator", "merge", "head"):
-            return False
-        given: Any = self._spec
-        for step in path:
-            given = given[step]
-        name = given.get("type", "")
-        if name not in self._registry.names(kind):
-            return is_planned_type(kind, name)
-        return word in self._registry.get(kind, name).inline
-
     def _installed(self) -> None:
         """That a plugin provides each type."""
         self._require("position", self._spec["embedding"], "embedding", "positional")
@@ -128,17 +105,6 @@ class _Checker:
         if name in installed:
             self._required(kind, name, path)
             self._require_held(kind, self._registry.get(kind, name), given, path.removesuffix(f".{word}"))
-            return
-        if is_planned_type(kind, name):
-            what = msg("{word} is a word of the language that this version does not implement", word=name)
-            self._add(
-                path,
-                what,
-                msg("Choose one of: {choices}", choices=one_of(installed))
-                if installed
-                else msg("Delete {word}", word=kind),
-                "reference/errors.md#planned",
-            )
             return
         reason = self._registry.explain_missing(kind, name)
         if reason:
@@ -393,18 +359,6 @@ def _is_true(word: str, said: bool, state: Mapping[str, Any], mixers: list[Primi
         return bool(kept)
     # One state that has several names may be denied under one of them, not under all.
     return all(mixer.one_state and not all(state.get(name) is False for name in mixer.state) for mixer in kept)
-
-
-def _words(data: Any, path: Path) -> Iterator[tuple[Path, str, Any]]:
-    """Every key of the spec: the path of its mapping, the key, its value. Reserved keys are left out."""
-    if isinstance(data, Mapping):
-        for key, value in data.items():
-            if not is_reserved(key):
-                yield path, key, value
-                yield from _words(value, (*path, key))
-    elif isinstance(data, list):
-        for index, value in enumerate(data):
-            yield from _words(value, (*path, index))
 
 
 def _nearest_divisor(number: int, wanted: int) -> int:

@@ -13,7 +13,7 @@ from eulerstack.schema import fixes
 from eulerstack.schema.defaults import applicable
 from eulerstack.schema.held import unnested
 from eulerstack.schema.packages import package_of
-from eulerstack.schema.planned import is_planned_type, is_planned_word, place_of
+from eulerstack.schema.places import place_of
 from eulerstack.schema.sections import HELD_NAME, STAGE_WORDS
 from eulerstack.schema.words import Places, fix_unknown, meant_value, one_of, places_of_words
 
@@ -81,9 +81,8 @@ class Explainer:
         self._seen.add(("required", path))
         names = error.validator_value
         if _is_entry_of_no_kind(error):
-            planned = any(is_planned_word(path, word) for word in error.instance)
             suggested = any((*path, word) in self._suggested for word in STAGE_WORDS)
-            names = [] if planned or suggested else ["template"]
+            names = [] if suggested else ["template"]
         for name in names:
             below = (*path, name)
             if name in error.instance or below in self._suggested:
@@ -104,8 +103,7 @@ class Explainer:
             if ("unknown", (*path, key)) in self._seen:
                 continue
             self._seen.add(("unknown", (*path, key)))
-            planned = is_planned_word(unnested(self._registry, path), key)
-            if not planned and not self._is_override_of_known_word(path, key):
+            if not self._is_override_of_known_word(path, key):
                 self._unknown_key(key, path, properties, error.instance)
 
     def _unknown_key(self, key: str, path: Path, properties: Mapping[str, Any], instance: Mapping[str, Any]) -> None:
@@ -143,7 +141,7 @@ class Explainer:
         for primitive in self._registry.primitives(kind):
             if key in (primitive.name, primitive.block_name):
                 return primitive.name
-        return key if is_planned_type(kind, key) or package_of(kind, key) else None
+        return key if package_of(kind, key) else None
 
     def _is_override_of_known_word(self, path: Path, key: str) -> bool:
         """Whether a template knows this word: then it is no misspelling, and compatibility says why it can't change."""
@@ -156,9 +154,7 @@ class Explainer:
             4: [f"{template}.{path[-1]}", f"{template}.mixer.{path[-1]}"],
         }.get(len(path), [])
         places = self._places_of_words().get(key, ())
-        return any(place in places for place in inner) or any(
-            is_planned_word(tuple(place.split(".")), key) for place in inner
-        )
+        return any(place in places for place in inner)
 
     def _places_of_words(self) -> Places:
         if self._places is None:
