@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
@@ -123,20 +125,38 @@ def test_every_parameter_gets_a_gradient_that_finite_differences_confirm(name: s
     assert slope == pytest.approx((4 * difference(step / 2) - difference(step)) / 3, rel=1e-6, abs=1e-6)
 
 
+def rounds_what_is_handed_on(model: torch.nn.Module) -> torch.nn.Module:
+    """The model in float32, but every module of it hands on what bfloat16 can hold."""
+
+    def rounded(given: Any) -> Any:
+        if isinstance(given, torch.Tensor):
+            return given.bfloat16().float() if given.dtype == torch.float32 else given
+        return tuple(map(rounded, given)) if type(given) is tuple else given
+
+    for module in (*model.model.modules(), *model.head.modules()):
+        if module is not model.model:
+            module.register_forward_hook(lambda module, given, output: rounded(output))
+    return model
+
+
 @pytest.mark.parametrize("name", VARIANTS)
 def test_bfloat16_stays_near_float32_and_trains(name: str) -> None:
-    ids = tokens()
+    ids = tokens(batch=8)
     exact = built(VARIANTS[name])
     half = built(VARIANTS[name]).to(torch.bfloat16)
-    rounded = built(VARIANTS[name]).to(torch.bfloat16).float()
+    rounded = rounds_what_is_handed_on(built(VARIANTS[name]).to(torch.bfloat16).float())
     # Rounding may turn a choice of experts over, which no tolerance is meant for: all take the exact model's.
     follow_routes(exact, half, rounded)
     with torch.no_grad():
-        reference, logits = exact(ids).logits, half(ids).logits.float()
-        moved_by_weights = (rounded(ids).logits - reference).norm() / reference.norm()
-    assert torch.isfinite(logits).all()
-    # A mixer that multiplies many factors is steep: then rounding the weights alone moves it as far.
-    assert (logits - reference).norm() / reference.norm() < max(0.05, 2 * float(moved_by_weights))
+        reference = exact(ids).logits
+        moved, expected = (
+            (model(ids).logits.float() - reference).norm(dim=-1) / reference.norm(dim=-1) for model in (half, rounded)
+        )
+    assert torch.isfinite(moved).all()
+    # Not the mean: a norm that divides by nearly nothing makes some token arbitrarily steep.
+    for share in (0.5, 0.9):
+        assert moved.quantile(share) < 1.6 * expected.quantile(share)
+    ids = ids[:2]
     optimizer = torch.optim.AdamW(half.train().parameters(), lr=3e-3)
     losses = []
     for _ in range(12):
