@@ -28,6 +28,7 @@ THOUSAND = settings(
 )
 
 
+@pytest.mark.torch
 @pytest.mark.parametrize("part", range(PARTS))
 def test_a_drawn_spec_is_what_is_printed_built_and_exported(
     part: int, tmp_path_factory: pytest.TempPathFactory
