@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 import eulerstack as es
-from eulerstack.compiler.bundle import TABLE, bundle, parse_module
+from eulerstack.compiler.bundle import bundle
+from eulerstack.compiler.source_files import TABLE, parse_module
 from eulerstack.compiler.writer import write_source
 from eulerstack.errors import CompileError
 from tests.model.mixers.attention import DILATED
