@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
+from eulerstack.cli import main
 from eulerstack.compiler.checkpoints import Checkpoint
 from eulerstack.compiler.compile import compile_to_directory
 from eulerstack.compiler.conversion import Conversion
@@ -41,6 +42,26 @@ def test_the_round_trip_gives_every_bit_back(name: str, twins_of: Callable[[str]
     tokens = torch.arange(2, 22)[None]
     with torch.no_grad():
         assert torch.equal(again(tokens).logits, twins.case.build()(tokens).logits)
+
+
+def test_the_command_writes_what_the_function_does(
+    twins_of: Callable[[str], Twins], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    twins = twins_of("llama_mqa")
+    export_checkpoint(twins.directory, tmp_path / "function")
+    out = tmp_path / "command"
+    assert main(["--lang", "en", "export", str(twins.directory), "--output-dir", str(out)]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said == [f"HF model saved: {out}", f"load: LlamaForCausalLM.from_pretrained({str(out)!r})"]
+    for file in (tmp_path / "function").iterdir():
+        assert (out / file.name).read_bytes() == file.read_bytes()
+    # What is there is kept; a family that can't say it, or isn't there, is a problem; a line without a directory is wrong.
+    again = ["--lang", "en", "export", str(twins.directory), "--output-dir", str(out)]
+    for arguments, code in ((again, 1), ([*again, "--force", "--family", "gpt2"], 1),
+                            ([*again, "--force", "--family", "lama"], 1), (["--lang", "en", "export"], 2)):  # fmt: skip
+        assert main(arguments) == code
+        assert len(capsys.readouterr().err.splitlines()) % 3 == 0
+    assert main([*again, "--force", "--family", "llama"]) == 0
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

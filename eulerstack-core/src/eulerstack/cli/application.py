@@ -46,7 +46,7 @@ def root(
 
 def build() -> typer.Typer:
     """The application, with every sentence in the language that is active now."""
-    from eulerstack.cli import compile, diff, explain, exporting, importing, plugins, presets, schema, validate
+    from eulerstack.cli import compile, diff, explain, export, exporting, importing, plugins, presets, schema, validate
 
     app = _group(
         _("An architecture description language for LLMs: one YAML spec in, one HuggingFace model out."),
@@ -64,6 +64,9 @@ def build() -> typer.Typer:
     app.command("schema", cls=Command, help=_("Show the words of the language."))(schema.schema)
     app.command("import", cls=Command, help=_("Turn a HuggingFace checkpoint into a spec and converted weights."))(
         importing.import_directory
+    )
+    app.command("export", cls=Command, help=_("Turn a model directory into a checkpoint of a HuggingFace family."))(
+        export.export_directory
     )
     app.command("export-spec", cls=Command, help=_("Get the spec back from a compiled directory."))(
         exporting.export_spec
