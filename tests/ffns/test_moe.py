@@ -166,6 +166,9 @@ def test_every_loss_is_its_definition_and_padding_counts_in_none() -> None:
     other = states.clone()
     other[0, :2] = 9.0
     assert losses(ffn, other, kept) == pytest.approx(losses(ffn, states, kept), rel=1e-12)
+    # A row of nothing but padding is no sequence.
+    more, none = torch.cat((states, other[:1])), torch.cat((kept, torch.zeros_like(kept[:1])))
+    assert losses(ffn, more, none) == pytest.approx(losses(ffn, states, kept), rel=1e-12)
 
 
 def test_the_loss_reaches_the_model_while_training_and_only_then() -> None:

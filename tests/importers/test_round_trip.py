@@ -55,7 +55,7 @@ def test_the_command_writes_what_the_function_does(
     assert said == [f"HF model saved: {out}", f"load: LlamaForCausalLM.from_pretrained({str(out)!r})"]
     for file in (tmp_path / "function").iterdir():
         assert (out / file.name).read_bytes() == file.read_bytes()
-    # What is there is kept; a family that can't say it, or isn't there, is a problem; a line without a directory is wrong.
+    # What is there is kept; a family that can't say it, or isn't there, is a problem; no directory is a wrong line.
     again = ["--lang", "en", "export", str(twins.directory), "--output-dir", str(out)]
     for arguments, code in ((again, 1), ([*again, "--force", "--family", "gpt2"], 1),
                             ([*again, "--force", "--family", "lama"], 1), (["--lang", "en", "export"], 2)):  # fmt: skip
