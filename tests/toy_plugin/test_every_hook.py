@@ -551,6 +551,22 @@ class TestNamespace:
         subprocess.run([sys.executable, "-c", code], check=True, env=environment, stdout=subprocess.DEVNULL)
 
 
+@tries("eulerstack_linears")
+def test_a_way_to_compute_linear_layers_is_priced_and_in_the_export_where_a_key_asks_for_it(
+    directory: Path, tmp_path: Path
+) -> None:
+    spec, plain = preset(), preset()
+    del plain["vendor.toy.block_diagonal"]
+    ir, model = es.normalize_to_ir(spec), model_of(spec)
+    replaced = [name for name, module in model.named_modules() if type(module).__name__ == "ToyBlocks"]
+    assert replaced == [f"model.layers.{place}.ffn.up_proj" for place in ("2", "3.layers.0", "4.streams.1.layers.0")]
+    assert es.count_parameters(ir) == parameters(model) == parameters(model_of(plain)) - 3 * 32 * 48 * 3 // 4
+    assert "class ToyBlocks(" in (directory / "modeling_eulerstack.py").read_text(encoding="utf-8")
+    es.compile_to_directory(es.normalize_to_ir(plain), tmp_path / "plain")
+    without = (tmp_path / "plain" / "modeling_eulerstack.py").read_text(encoding="utf-8")
+    assert "ToyBlocks" not in without and "replace_linears" not in without
+
+
 @tries("eulerstack_importers")
 def test_a_checkpoint_of_its_family_is_imported_and_written_back(tmp_path: Path) -> None:
     config = {"model_type": "toy", "width": 16, "tokens": 40, "context": 32, "inner": 24, "layers": 2}

@@ -86,9 +86,40 @@ def describe(spec: Spec, ir: ModelIR, context: int | None = None, batch: int = 1
             "optimizer_bytes": list(training.optimizer),
             "total_bytes": list(training.total),
         },
+        "replaced_linears": _linears(ir, registry, length),
         "layers": _layers(ir, cost, length, batch),
         "stages": _stages(ir, cost, length, batch),
     }
+
+
+def _linears(ir: ModelIR, registry: Registry, length: int) -> list[dict[str, Any]]:
+    """What is computed by other means than a matrix: one item for each kind of replacement by each key.
+
+    `params` and FLOPs are those of all its linear layers together, `dense_params` and `dense_flops_per_token` those of
+    the matrices that they replace.
+    """
+    from eulerstack.compiler.cost import ELEMENT_BYTES, LayerCost, ModelCost
+    from eulerstack.ir.linears import replaced_linears
+    from eulerstack.ir.types import thaw
+    from eulerstack.plugins.primitive import Cost
+
+    groups: dict[Any, dict[str, Any]] = {}
+    for each in replaced_linears(ir, registry):
+        price = LayerCost(Cost(), Cost(), (), Cost(), around=(each.cost(registry, ELEMENT_BYTES[ir.model["dtype"]]),))
+        alone = ModelCost(embedding=0, positions=Cost(), layers=(price,), final_norm=0, head=Cost())
+        empty = {"path": each.path, "type": each.node.type, "params": thaw(each.node.params), "modules": []}
+        group = groups.setdefault((each.path, each.node), empty)
+        group["modules"].append(each.linear.name)
+        sums = {
+            "total_params": price.params,
+            "dense_params": each.dense_params,
+            "flops_per_token": alone.flops_per_token(length),
+            "flops_per_prompt_token": alone.flops_per_token(length, "prefill"),
+            "dense_flops_per_token": each.dense_cost.flops_per_token,
+        }
+        for word, number in sums.items():
+            group[word] = group.get(word, 0) + number
+    return list(groups.values())
 
 
 def _changed(words: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[str, Any]:
@@ -170,13 +201,18 @@ def _drafts(cost: ModelCost, length: int, batch: int) -> dict[str, Any]:
 
 def _layers(ir: ModelIR, cost: ModelCost, length: int, batch: int) -> list[dict[str, Any]]:
     from eulerstack.compiler.cost import ModelCost
+    from eulerstack.ir.linears import replaced_linears
     from eulerstack.ir.types import thaw
     from eulerstack.plugins.primitive import Cost
 
     groups = []
     first = 0
+    others: dict[int, list[Any]] = {}
+    for each in replaced_linears(ir):
+        others.setdefault(each.linear.layer, []).append((each.module.rpartition(".")[2], each.node))
     places = [place for index, stage in enumerate(ir.stages) for place in _places(index, stage)]
-    for (layer, stage), run in groupby(places):
+    runs = [(*place, tuple(others.get(index, ()))) for index, place in enumerate(places)]
+    for (layer, stage, replaced), run in groupby(runs):
         count = sum(1 for _ in run)
         price = cost.layers[first]
         alone = ModelCost(embedding=0, positions=Cost(), layers=(price,), final_norm=0, head=Cost(), cached=cost.cached)
@@ -193,6 +229,7 @@ def _layers(ir: ModelIR, cost: ModelCost, length: int, batch: int) -> list[dict[
                 "residual": layer.residual.type,
                 "depth_gating": thaw(layer.depth_gating),
                 "memory": None if layer.memory is None else layer.memory.type,
+                "replaced_linears": len(replaced),
                 "params": price.params,
                 "active_params": price.active,
                 "flops_per_token": alone.flops_per_token(length),

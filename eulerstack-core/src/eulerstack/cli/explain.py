@@ -243,6 +243,8 @@ def _print_cost(data: Mapping[str, Any]) -> None:
     if data["drafts"]:
         _print_drafts(data["drafts"], length)
     _print_training(data["training_cost"])
+    for group in data["replaced_linears"]:
+        _print_linears(group)
 
 
 def _print_drafts(drafts: Mapping[str, Any], length: int) -> None:
@@ -262,6 +264,19 @@ def _print_training(cost: Mapping[str, Any]) -> None:
     numbers = {"weights": short_bytes(cost["weight_bytes"]), "gradients": short_bytes(cost["gradient_bytes"])}
     flops = short_count(cost["flops_per_token"], "G")
     _pair(_("Training"), text.format(flops=flops, total=total, state=state, **numbers))
+
+
+def _print_linears(group: Mapping[str, Any]) -> None:
+    """Linear layers that a key has computed by other means: what they are, and what they cost instead."""
+    own = {word: value for word, value in group["params"].items() if word not in ("bias", "role")}
+    text = _(
+        "{count} linear layers as {form}: {params} params instead of {dense}, {flops} per token instead of {before}"
+    )
+    numbers = {"params": long_count(group["total_params"]), "dense": long_count(group["dense_params"])}
+    flops = short_count(group["flops_per_token"], "G")
+    before = short_count(group["dense_flops_per_token"], "G")
+    count, form = len(group["modules"]), f"{group['type']} {_flow(own)}"
+    _pair(group["path"], text.format(count=count, form=form, flops=flops, before=before, **numbers))
 
 
 def _range(bounds: Sequence[int]) -> str:

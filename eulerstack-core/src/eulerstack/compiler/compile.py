@@ -17,6 +17,8 @@ from eulerstack.compiler.tissue import tissue_map
 from eulerstack.hf.ecosystem import AUTO_MAP, ecosystem_fields
 from eulerstack.hf.slots import projection_slots
 from eulerstack.ir.dims import dims_of, layer_dims
+from eulerstack.ir.linears import replaced_linears
+from eulerstack.ir.places import modules_of, places_of_layers
 from eulerstack.ir.printer import print_ir
 from eulerstack.ir.types import IntegratorIR, LayerIR, ModelIR, ParallelIR, PrimitiveIR
 from eulerstack.plugins.asking import ask
@@ -108,15 +110,17 @@ def _layer_type(cache: CacheLayer, sliding_window: int | None, gated: bool) -> s
 def tensor_parallel_plan(ir: ModelIR) -> dict[str, str]:
     """transformers' tensor-parallel plan: what every layer's primitives allow to be split.
 
-    A bias per head is computed for all heads at once, so attention then stays whole.
+    A bias per head is computed for all heads at once, so attention then stays whole; so does a part with a linear layer
+    that is no matrix.
     """
+    whole = {each.module.rpartition(".")[0] for each in replaced_linears(ir)}
     biased = get_registry().get("position", ir.position.type).place == "scores"
     plans: list[tuple[str, dict[str, str]]] = []
-    for place, layer in _places_of_layers(ir):
+    for place, layer in places_of_layers(ir):
         plan: dict[str, str] = {}
-        for kind, part, node in _modules_of(layer):
+        for kind, part, node in modules_of(get_registry(), layer):
             declaration = get_registry().get(kind, node.type)
-            if declaration.tensor_parallel is None or (kind == "mixer" and biased):
+            if declaration.tensor_parallel is None or (kind == "mixer" and biased) or f"{place}.{part}" in whole:
                 continue
             for name, style in declaration.tensor_parallel(node.params).items():
                 plan[f"{part}.{name}"] = style
@@ -124,28 +128,6 @@ def tensor_parallel_plan(ir: ModelIR) -> dict[str, str]:
     if all(plan == plans[0][1] for _, plan in plans):
         plans = [(re.sub(r"\d+", "*", place), plan) for place, plan in plans]
     return {f"{place}.{name}": style for place, plan in plans for name, style in plan.items()}
-
-
-def _places_of_layers(ir: ModelIR) -> Iterator[tuple[str, LayerIR]]:
-    """Every layer with the name of its module."""
-    for index, stage in enumerate(ir.stages):
-        if isinstance(stage, LayerIR):
-            yield f"layers.{index}", stage
-        elif isinstance(stage, ParallelIR):
-            for number, stream in enumerate(stage.streams):
-                for place, layer in enumerate(stream.layers):
-                    yield f"layers.{index}.streams.{number}.layers.{place}", layer
-        else:
-            yield from ((f"layers.{index}.layers.{place}", layer) for place, layer in enumerate(stage.layers))
-
-
-def _modules_of(layer: LayerIR) -> Iterator[tuple[Kind, str, PrimitiveIR]]:
-    """(kind, submodule, node) of a layer's mixer, of the mixers that it holds, and of its feed-forward block."""
-    yield "mixer", "mixer", layer.mixer
-    if (holds := get_registry().get("mixer", layer.mixer.type).holds) is not None:
-        for name, node in layer.mixer.held.items():
-            yield "mixer", f"mixer.{holds.submodule.format(name=name)}", node
-    yield "ffn", "ffn", layer.ffn
 
 
 def nodes_of(ir: ModelIR) -> Iterator[tuple[str, str, Params]]:
@@ -181,6 +163,8 @@ def nodes_of(ir: ModelIR) -> Iterator[tuple[str, str, Params]]:
             ).rotation
             if rotation is not None:
                 yield "position", rotation.position, rotation.params
+    for each in replaced_linears(ir):
+        yield "linear", each.node.type, each.node.params
 
 
 def used_primitives(ir: ModelIR) -> list[Primitive]:
@@ -206,7 +190,8 @@ def words_of(ir: ModelIR) -> frozenset[str]:
     architecture = config["architecture"]
     parts = [architecture[part] for part in ("embedding", "position", "blocks", "layers", "final_norm", "head")]
     objectives = architecture["training_hints"]["differentiation_objectives"]
-    return frozenset(_words([*parts, config["layer_types"], list(phases_of(architecture)), objectives]))
+    linears = ["linears"] if "linears" in architecture else []
+    return frozenset(_words([*parts, config["layer_types"], list(phases_of(architecture)), objectives, linears]))
 
 
 def _words(value: Any) -> Iterator[str]:

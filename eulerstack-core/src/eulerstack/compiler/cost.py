@@ -17,6 +17,7 @@ from eulerstack.compiler.declared import evaluations_of, is_cached
 from eulerstack.hf.slots import WIDTH_TAPS, projection_slots
 from eulerstack.ir.dims import dims_of
 from eulerstack.ir.head_layers import head_layers_of
+from eulerstack.ir.linears import replaced_linears
 from eulerstack.ir.lookup import primitive_of
 from eulerstack.ir.types import IntegratorIR, LayerIR, ModelIR, ParallelIR, PrimitiveIR
 from eulerstack.plugins import Cost, Dims
@@ -240,6 +241,7 @@ def model_cost(ir: ModelIR, registry: Registry | None = None, element_bytes: int
     known: dict[tuple[int, int], LayerCost] = {}
     by_value: dict[tuple[LayerIR, int], LayerCost] = {}
     layers: list[LayerCost] = []
+    others = _others_of(ir, registry, size)
     for stage, run in groupby(ir.stages):
         evaluations = evaluations_of(registry, stage)
         for layer in stage.layers:
@@ -251,7 +253,7 @@ def model_cost(ir: ModelIR, registry: Registry | None = None, element_bytes: int
     return ModelCost(
         embedding=dims.vocab_size * dims.d_model,
         positions=pricer.price("position", ir.position),
-        layers=tuple(layers),
+        layers=_with_others(layers, others),
         final_norm=0 if ir.final_norm is None else pricer.price("norm", ir.final_norm).params,
         head=pricer.head(ir),
         stream_ends=tuple(pricer.stream_ends([stage if isinstance(stage, LayerIR) else None for stage in ir.stages])),
@@ -259,6 +261,33 @@ def model_cost(ir: ModelIR, registry: Registry | None = None, element_bytes: int
         cached=all(is_cached(registry, stage) for stage in ir.stages),
         drafts=pricer.drafts(ir),
     )
+
+
+def _others_of(ir: ModelIR, registry: Registry, element_bytes: int) -> dict[int, tuple[Cost, ...]]:
+    """By the index of a layer: what its linear layers that are computed by other means cost, and what those cost less
+    that its primitives have counted."""
+    found: dict[int, tuple[Cost, ...]] = {}
+    for each in replaced_linears(ir, registry):
+        dense = each.dense_cost
+        less = Cost(params=-dense.params, flops_per_token=-dense.flops_per_token)
+        found[each.linear.layer] = (*found.get(each.linear.layer, ()), less, each.cost(registry, element_bytes))
+    return found
+
+
+def _with_others(layers: Sequence[LayerCost], others: Mapping[int, tuple[Cost, ...]]) -> tuple[LayerCost, ...]:
+    """The prices of layers with such linear layers; equal layers stay one object."""
+    known: dict[tuple[int, tuple[tuple[int, ...], ...]], LayerCost] = {}
+    priced = []
+    for index, layer in enumerate(layers):
+        extra = others.get(index)
+        if extra is None:
+            priced.append(layer)
+            continue
+        key = (id(layer), tuple((each.params, each.flops_per_token, id(each.prefill_flops)) for each in extra))
+        if key not in known:
+            known[key] = replace(layer, around=(*layer.around, *extra))
+        priced.append(known[key])
+    return tuple(priced)
 
 
 def count_parameters(ir: ModelIR, registry: Registry | None = None) -> int:

@@ -15,6 +15,7 @@
     lm_head        of a head that does without the matrix of that name: false
     layer_types    of a head with layers of its own: the kinds of their cache slots
     config_fields  of the whole: config.json's names for what primitives say
+    linears        of the whole: nodes of the kind "linear", each with the `modules` of the stack that it stands for
 
 The IR is the rest; it is complete without these, and reading it back leaves them out.
 """
@@ -28,9 +29,10 @@ from typing import Any
 
 from eulerstack.hf.ecosystem import layers_of_stages
 from eulerstack.hf.slots import slot_mixers
+from eulerstack.ir.linears import replaced_linears
 from eulerstack.ir.lookup import primitive_of
 from eulerstack.ir.printer import to_data
-from eulerstack.ir.types import IntegratorIR, ModelIR, ParallelIR, Stage, thaw
+from eulerstack.ir.types import IntegratorIR, ModelIR, ParallelIR, PrimitiveIR, Stage, thaw
 from eulerstack.plugins.asking import ask
 from eulerstack.plugins.manager import Registry, get_registry
 from eulerstack.plugins.primitive import CacheLayer, Dims, Features, Kind, Params, Primitive
@@ -76,7 +78,22 @@ def architecture_of(ir: ModelIR) -> dict[str, Any]:
     if not registry.get("head", head["type"]).lm_head(head["params"]):
         head["lm_head"] = False
     architecture["config_fields"] = config_fields(registry, architecture)
+    if linears := _linears(ir, registry):
+        architecture["linears"] = linears
     return architecture
+
+
+def _linears(ir: ModelIR, registry: Registry) -> list[dict[str, Any]]:
+    """What computes linear layers by other means, with the modules that it stands for."""
+    nodes: dict[PrimitiveIR, dict[str, Any]] = {}
+    for each in replaced_linears(ir, registry):
+        if each.node not in nodes:
+            node = {"type": each.node.type, "params": thaw(each.node.params), "modules": []}
+            if variant := registry.get("linear", each.node.type).variant(each.node.params):
+                node["class"] = variant
+            nodes[each.node] = node
+        nodes[each.node]["modules"].append(each.module)
+    return list(nodes.values())
 
 
 def evaluations_of(registry: Registry, stage: Stage) -> int:

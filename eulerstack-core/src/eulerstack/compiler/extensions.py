@@ -10,8 +10,9 @@ from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
-from eulerstack.errors import CompileError, Diagnostic, msg
+from eulerstack.errors import CompileError, Diagnostic
 from eulerstack.ir.types import ModelIR, thaw
+from eulerstack.plugins.asking import namespace_fault
 from eulerstack.plugins.manager import get_registry
 from eulerstack.plugins.primitive import Namespace
 from eulerstack.schema.claims import claimed_key
@@ -59,13 +60,5 @@ def _call(namespace: Namespace, value: Any, path: str, ir: ModelIR) -> Any:
         raise
     # The code is a plugin's and may raise or answer anything; the user needs the plugin's name.
     except Exception as error:
-        package, version = get_registry().provider(namespace)
-        what = msg(
-            "the code of {name} from {package} {version} failed: {error}",
-            name=namespace.key,
-            package=package,
-            version=version,
-            error=" ".join(f"{type(error).__name__}: {error}".split())[:200],
-        )
-        fix = msg("Install another version of {package}, or delete the key", package=package)
-        raise CompileError([Diagnostic(CompileError.category, what, fix, SEE)]) from error
+        fault = namespace_fault(get_registry(), namespace, error)
+        raise CompileError([replace(fault, category=CompileError.category, see=SEE)]) from error

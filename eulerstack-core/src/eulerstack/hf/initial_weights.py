@@ -21,6 +21,8 @@ from eulerstack.hf.roles import HIDDEN_ROLES, MATRIX_ROLES
 
 # Deviations at which a truncated normal is cut.
 TRUNCATION = 3.0
+# What that leaves of the deviation: √(1 - 2·c·φ(c) / erf(c/√2)) for c = 3.
+TRUNCATED_DEVIATION = 0.9865782
 # Schemes whose deviation is the spec's initializer_range; that of the others follows from the matrix's shape.
 FIXED_SCHEMES = frozenset({"normal", "truncated_normal", "scaled_normal"})
 
@@ -39,11 +41,31 @@ def uses_mup(architecture: dict[str, Any]) -> bool:
 
 
 def own_deviation(module: nn.Module, config: Any) -> float:
-    """The deviation that a module with an `initialize` of its own is given."""
+    """The deviation that a module with an `initialize` of its own is given.
+
+    One that computes a linear layer by other means is given that of the matrix which it stands for.
+    """
+    if hasattr(module, "stands_for"):
+        role, out_features, in_features = module.stands_for
+        return matrix_deviation(role, out_features, in_features, config)
     roles = getattr(module, "_noted_roles", {}).values()
     if any(role in HIDDEN_ROLES for role in roles):
         return config.initializer_range * width_multiplier(config.architecture) ** -0.5
     return config.initializer_range
+
+
+def matrix_deviation(role: str, out_features: int, in_features: int, config: Any) -> float:
+    """The deviation of the entries with which a matrix of this role and shape begins, µP aside."""
+    scheme, deviation = config.architecture["training_hints"]["init"], config.initializer_range
+    by_shape = {
+        "lecun_normal": in_features**-0.5,
+        "orthogonal": max(out_features, in_features) ** -0.5,
+        "xavier_normal": (2 / (in_features + out_features)) ** 0.5,
+        "xavier_uniform": (2 / (in_features + out_features)) ** 0.5,
+    }
+    if scheme == "scaled_normal" and role == "output":
+        return deviation * (2 * config.num_hidden_layers) ** -0.5
+    return by_shape.get(scheme, deviation * TRUNCATED_DEVIATION if scheme == "truncated_normal" else deviation)
 
 
 def redraw(module: nn.Module, config: Any) -> None:

@@ -27,6 +27,7 @@ from eulerstack.hf.configuration import EulerStackConfig
 from eulerstack.hf.depth_gating import DepthGating
 from eulerstack.hf.ecosystem import layers_of_stage
 from eulerstack.hf.initial_weights import own_deviation, redraw, width_multiplier
+from eulerstack.hf.linears import replace_linears
 from eulerstack.hf.masks import create_masks, packed_sequences, state_mask
 from eulerstack.hf.memory import RemembersBetweenCalls
 from eulerstack.hf.parallel_stream import ParallelStream
@@ -281,6 +282,12 @@ class EulerStackPreTrainedModel(PreTrainedModel):
         self.post_init()
 
 
+# What changes a stack once its modules are there, by the word of the architecture that asks for it.
+CHANGES: ByName = {
+    "linears": replace_linears,
+}
+
+
 class EulerStackModel(EulerStackPreTrainedModel):
     """The stack without its head."""
 
@@ -337,6 +344,8 @@ class EulerStackModel(EulerStackPreTrainedModel):
                 ropes.append(rope)
             self.rope_of_slot.append(None if rope is None else ropes.index(rope))
         self.rotary_embs = nn.ModuleList([primitive_class("position", rope)(config, rope["params"]) for rope in ropes])
+        for change in CHANGES.values():
+            change(self)
         self.gradient_checkpointing = False
         self.settle()
         if architecture["training_hints"]["checkpointing"]:

@@ -15,6 +15,7 @@ from eulerstack.dsl.paths import is_reserved, layers_path
 from eulerstack.dsl.source import Spec, as_spec
 from eulerstack.errors import Diagnostic, Message, NormalizationError, msg
 from eulerstack.ir.head_layers import head_layers_of
+from eulerstack.ir.linears import replaced_linears
 from eulerstack.ir.lookup import primitive_of
 from eulerstack.ir.reserved import take_out
 from eulerstack.ir.types import (
@@ -28,7 +29,7 @@ from eulerstack.ir.types import (
     Stage,
     StreamIR,
 )
-from eulerstack.plugins.asking import ask
+from eulerstack.plugins.asking import ask, written_out
 from eulerstack.plugins.manager import Registry, get_registry
 from eulerstack.plugins.memory import settle_memory
 from eulerstack.plugins.primitive import Kind
@@ -62,7 +63,10 @@ def normalize_to_ir(spec: Mapping[str, Any], registry: Registry | None = None, *
     if not known_valid:
         validate_structure(read, registry)
         check_compatibility(read, registry)
-    return _Normalizer(read, registry).model_ir()
+    ir = _Normalizer(read, registry).model_ir()
+    # What keys of namespaces make of linear layers, they may refuse.
+    replaced_linears(ir, registry)
+    return ir
 
 
 @dataclass(frozen=True)
@@ -121,10 +125,11 @@ class _Normalizer:
                     self.reserved[path] = complete(schema, self.reserved[path])
                 elif "default" in schema:
                     self.reserved[path] = complete(schema, schema["default"])
-        schemas = {namespace.key: namespace.schema for namespace in self.registry.namespaces()}
+        handlers = {namespace.key: namespace for namespace in self.registry.namespaces()}
         for path, value in self.reserved.items():
-            if (key := claimed_key(path, schemas)) is not None:
-                self.reserved[path] = complete(schemas[key], value)
+            if (key := claimed_key(path, handlers)) is not None:
+                long_form = written_out(self.registry, handlers[key], value, path, self.locate(path))
+                self.reserved[path] = complete(handlers[key].schema, long_form)
 
     def _error(self, path: str, what: Message, fix: Message) -> NormalizationError:
         return NormalizationError(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from eulerstack.errors import CompatibilityError, Diagnostic, msg
-from eulerstack.plugins.primitive import Primitive
+from eulerstack.errors import CompatibilityError, Diagnostic, Location, msg
+from eulerstack.plugins.primitive import Namespace, Primitive
 
 if TYPE_CHECKING:
     from eulerstack.plugins.manager import Registry
@@ -45,3 +46,39 @@ def ask(registry: Registry, primitive: Primitive, expected: type[Answer], functi
             )
         ]
     )
+
+
+def namespace_fault(registry: Registry, namespace: Namespace, error: Exception) -> Diagnostic:
+    """What to tell the user when a namespace's own code fails with `error`; the place is the caller's to add."""
+    package, version = registry.provider(namespace)
+    return Diagnostic(
+        CompatibilityError.category,
+        msg(
+            "the code of {name} from {package} {version} failed: {error}",
+            name=namespace.key,
+            package=package,
+            version=version,
+            error=" ".join(f"{type(error).__name__}: {error}".split())[:200],
+        ),
+        msg("Install another version of {package}, or delete the key", package=package),
+        "reference/errors.md#plugin-fault",
+    )
+
+
+def written_out(registry: Registry, namespace: Namespace, value: Any, path: str, location: Location | None) -> Any:
+    """The long form of the value of a key that stands at `path`.
+
+    Errors: CompatibilityError that names the plugin when that fails, or is not what its own schema allows.
+    """
+    if namespace.resolve is None:
+        return value
+    try:
+        from jsonschema import Draft202012Validator
+
+        answer = namespace.resolve(value)
+        Draft202012Validator(namespace.schema).validate(answer)
+        return answer
+    # The code is a plugin's and may raise or answer anything; the user needs the plugin's name.
+    except Exception as error:
+        fault = namespace_fault(registry, namespace, error)
+        raise CompatibilityError([replace(fault, path=path, location=location)]) from error

@@ -33,6 +33,7 @@ KIND_OF_HOOK = {
     "eulerstack_integrators": "integrator",
     "eulerstack_merges": "merge",
     "eulerstack_memories": "memory",
+    "eulerstack_linears": "linear",
 }
 TYPE_OF_HOOK: dict[str, type] = {
     **dict.fromkeys(KIND_OF_HOOK, Primitive),

@@ -72,6 +72,11 @@ def eulerstack_memories() -> Iterable[Primitive]:  # type: ignore[empty-body]
 
 
 @hookspec
+def eulerstack_linears() -> Iterable[Primitive]:  # type: ignore[empty-body]
+    """Ways to compute a linear layer, which a namespace may put in the place of one. Since 1.0."""
+
+
+@hookspec
 def eulerstack_schema_fragments() -> Iterable[SchemaFragment]:  # type: ignore[empty-body]
     """Fields added to a section of the language; names must lie in a reserved namespace. Since 1.0."""
 

@@ -7,14 +7,25 @@ imported only when a model is built or exported.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from eulerstack.errors import Finding, Message
 
-Kind = Literal["mixer", "ffn", "norm", "residual", "position", "head", "integrator", "merge", "memory"]
-KINDS: tuple[Kind, ...] = ("mixer", "ffn", "norm", "residual", "position", "head", "integrator", "merge", "memory")
+Kind = Literal["mixer", "ffn", "norm", "residual", "position", "head", "integrator", "merge", "memory", "linear"]
+KINDS: tuple[Kind, ...] = (
+    "mixer",
+    "ffn",
+    "norm",
+    "residual",
+    "position",
+    "head",
+    "integrator",
+    "merge",
+    "memory",
+    "linear",
+)
 
 Params = Mapping[str, Any]
 
@@ -164,6 +175,37 @@ class Features:
     lazy_cache: bool = False
 
 
+@dataclass(frozen=True)
+class Linear:
+    """A linear layer inside of a mixer or a feed-forward block, y = W x + b, which a namespace may have computed by
+    other means.
+
+    A primitive declares it with the `name` that its class gives the module ("q_proj"); it must be an nn.Linear of these
+    sizes, called once for every token and looked into by nobody. To a namespace the core gives it under its name in the
+    model ("model.layers.3.mixer.q_proj"), with the index of its layer, in the order of all layers that have weights,
+    and the name of that layer's template. `role` is that of its weight, "hidden", "query" or "output".
+    """
+
+    name: str
+    in_features: int
+    out_features: int
+    bias: bool = False
+    role: str = "hidden"
+    layer: int = 0
+    template: str = ""
+
+
+@dataclass(frozen=True)
+class Replacement:
+    """What computes a linear layer: a primitive of the kind "linear" by its name, and its parameters, complete.
+
+    The primitive is asked with `in_features`, `out_features`, `bias` and `role` beside them, as its class is.
+    """
+
+    type: str
+    params: Params
+
+
 # Where a position acts: its class adds vectors to the embeddings, adds a bias to the attention scores of every head,
 # or leaves all to the mixers that ask for it.
 PositionPlace = Literal["embeddings", "scores", "mixers"]
@@ -222,6 +264,10 @@ def _free(dims: Dims, params: Params, element_bytes: int) -> Cost:
     return Cost()
 
 
+def _no_linears(dims: Dims, params: Params) -> tuple[Linear, ...]:
+    return ()
+
+
 @dataclass(frozen=True)
 class Primitive:
     """A word of the language and what it means.
@@ -267,6 +313,8 @@ class Primitive:
     config_fields  (params, model) -> config.json's names, in transformers' spelling, for what the primitive says; the
               first layer speaks for all layers
     tensor_parallel  params -> {submodule: style}, as transformers' plans name them
+    linears   (dims, params) -> the linear layers of its class that may be computed by other means, a tuple of `Linear`
+              (mixers and ffns). Each counts in `cost` with its parameters and 2·in·out FLOPs per token
     module    "package.module:Class", imported only to build or export
     implementations  params -> "package.module:Class", where the class depends on the parameters; None: always `module`
     reference "package.module:function": a naive implementation for tests and readers
@@ -306,6 +354,7 @@ class Primitive:
     place: PositionPlace = "mixers"
     config_fields: Callable[[Params, Mapping[str, Any]], Mapping[str, Any]] = _no_fields
     tensor_parallel: Callable[[Params], Mapping[str, str]] | None = None
+    linears: Callable[[Dims, Params], tuple[Linear, ...]] = _no_linears
     kernels: tuple[Kernel, ...] = ()
     requires: tuple[str, ...] = ()
     reference: str = ""
@@ -350,12 +399,20 @@ class Namespace:
              pure and import no torch. What it returns, JSON, stands under `path` in config.json's `v1_extensions`; None
              leaves the value there as it is. It refuses by raising a CompileError, whose path and place the core fills
              in. None: nothing is called.
+    resolve  value -> value: writes a short form out, before defaults are filled in; what it gives must fit the schema
+    replaces  (value, linears) -> {name: Replacement} of those that are computed by other means, of the linear layers
+             that the key concerns: at the top level of a spec all that primitives declare, in a template or an entry
+             of the schedule those of its layers that no key further in takes. The core prices what it names, exports
+             its code, and refuses it together with what holds for matrices alone. It refuses by raising a
+             CompatibilityError, whose path and place the core fills in
     """
 
     key: str
     schema: Mapping[str, Any]
     summary: str
     compile: str | None = None
+    resolve: Callable[[Any], Any] | None = None
+    replaces: Callable[[Any, Sequence[Linear]], Mapping[str, Replacement]] | None = None
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from dataclasses import replace
 from typing import Any
 
 from eulerstack.errors import msg
-from eulerstack.plugins import CacheLayer, Cost, Dims, Features, Primitive, Problem, Rotation, attention_scale
+from eulerstack.plugins import CacheLayer, Cost, Dims, Features, Linear, Primitive, Problem, Rotation, attention_scale
 from eulerstack.plugins.primitive import Backend
 from eulerstack_mixers.declarations.compressed_attention import (
     COMPRESSION_WORDS,
@@ -323,6 +323,21 @@ def tensor_parallel(params: Params) -> Mapping[str, str]:
     return {"q_proj": "colwise", "k_proj": "colwise", "v_proj": "colwise", "o_proj": "rowwise"}
 
 
+def linears(dims: Dims, params: Params) -> tuple[Linear, ...]:
+    """The four projections; none where a latent or a compression looks into their weights."""
+    if params["latent_dim"] is not None or params["compression"] is not None:
+        return ()
+    queries, keys = dims.n_heads * dims.head_dim, dims.n_kv_heads * dims.head_dim
+    return (
+        Linear(
+            "q_proj", dims.d_model, queries, params["qkv_bias"], "query" if params["qk_norm"] == "none" else "hidden"
+        ),
+        Linear("k_proj", dims.d_model, keys, params["qkv_bias"]),
+        Linear("v_proj", dims.d_model, keys, params["qkv_bias"]),
+        Linear("o_proj", queries, dims.d_model, params["o_bias"], "output"),
+    )
+
+
 def implementation(params: Params) -> str:
     """The class: with a latent or a compression, another one."""
     compression = params.get("compression")
@@ -347,6 +362,7 @@ ATTENTION = Primitive(
     resolve=resolve,
     checks=checks,
     cost=cost,
+    linears=linears,
     cache=cache,
     features=features,
     config_fields=lambda params, model: {"attention_dropout": params["attn_drop"]},

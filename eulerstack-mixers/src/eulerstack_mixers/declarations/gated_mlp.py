@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from eulerstack.plugins import Cost, Dims, Primitive
+from eulerstack.plugins import Cost, Dims, Linear, Primitive
 from eulerstack_mixers.declarations.words import boolean, choice, hidden_act
 
 
@@ -20,6 +20,15 @@ def cost(dims: Dims, params: Mapping[str, Any], element_bytes: int) -> Cost:
     weights = 3 * dims.d_model * dims.d_ff
     biases = 2 * dims.d_ff + dims.d_model if params["bias"] else 0
     return Cost(params=weights + biases, flops_per_token=2 * weights)
+
+
+def linears(dims: Dims, params: Mapping[str, Any]) -> tuple[Linear, ...]:
+    """The three projections."""
+    return (
+        Linear("gate_proj", dims.d_model, dims.d_ff, params["bias"]),
+        Linear("up_proj", dims.d_model, dims.d_ff, params["bias"]),
+        Linear("down_proj", dims.d_ff, dims.d_model, params["bias"], "output"),
+    )
 
 
 GATED_MLP = Primitive(
@@ -38,6 +47,7 @@ GATED_MLP = Primitive(
         "bias": boolean("Biases on the three projections.", False),
     },
     cost=cost,
+    linears=linears,
     config_fields=hidden_act,
     tensor_parallel=lambda params: {"gate_proj": "colwise", "up_proj": "colwise", "down_proj": "rowwise"},
 )

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from eulerstack.errors import msg
-from eulerstack.plugins import CacheLayer, Cost, Dims, Kernel, Primitive, Problem
+from eulerstack.plugins import CacheLayer, Cost, Dims, Kernel, Linear, Primitive, Problem
 from eulerstack_mixers.declarations.words import block, boolean, integer, number
 
 Params = Mapping[str, Any]
@@ -118,6 +118,19 @@ def cost(dims: Dims, params: Params, element_bytes: int) -> Cost:
     )
 
 
+def linears(dims: Dims, params: Params) -> tuple[Linear, ...]:
+    """The projections: queries, keys, values, the gate where there is one, the output."""
+    heads, keys, key_dim, values = dims.n_heads, dims.n_kv_heads, dims.head_dim, value_dim(dims, params)
+    gate = (Linear("g_proj", dims.d_model, heads * values),) if params["gate"] else ()
+    return (
+        Linear("q_proj", dims.d_model, heads * key_dim),
+        Linear("k_proj", dims.d_model, keys * key_dim),
+        Linear("v_proj", dims.d_model, keys * values),
+        *gate,
+        Linear("o_proj", heads * values, dims.d_model, role="output"),
+    )
+
+
 RETNET = Primitive(
     name="retnet",
     kind="mixer",
@@ -129,6 +142,7 @@ RETNET = Primitive(
     resolve=resolve,
     checks=checks,
     cost=cost,
+    linears=linears,
     cache=lambda params: CacheLayer("eulerstack_state"),
     state=("ssm_state", "kv_cache"),
     one_state=True,

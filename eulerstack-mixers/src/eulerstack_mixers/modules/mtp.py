@@ -44,6 +44,7 @@ def module_config(config: Any, layers: int) -> Any:
         "position": position,
         "layers": [head["block"]] * layers,
         "final_norm": norm,
+        "linears": [],
     }
     own.layer_types = head["layer_types"] * layers
     for name, value in ecosystem_fields(own.architecture).items():

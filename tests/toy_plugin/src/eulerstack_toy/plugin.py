@@ -19,6 +19,7 @@ from eulerstack_toy.declarations.ema import EMA
 from eulerstack_toy.declarations.ffn import MAXOUT
 from eulerstack_toy.declarations.head import LOW_RANK
 from eulerstack_toy.declarations.integrator import RELAX
+from eulerstack_toy.declarations.linear import BLOCK_DIAGONAL, BLOCKS
 from eulerstack_toy.declarations.memory import AVERAGE
 from eulerstack_toy.declarations.merge import BLEND
 from eulerstack_toy.declarations.norm import POWER_NORM
@@ -87,6 +88,12 @@ def eulerstack_merges() -> list[Primitive]:
 
 
 @hookimpl
+def eulerstack_linears() -> list[Primitive]:
+    """The linear layer `vendor.toy.blocks`."""
+    return [BLOCKS]
+
+
+@hookimpl
 def eulerstack_schema_fragments() -> list[SchemaFragment]:
     """The word `vendor.toy.learning_rate` of `training_hints`."""
     return [LEARNING_RATE]
@@ -94,8 +101,8 @@ def eulerstack_schema_fragments() -> list[SchemaFragment]:
 
 @hookimpl
 def eulerstack_namespaces() -> list[Namespace]:
-    """The key `vendor.toy.telemetry`."""
-    return [TELEMETRY]
+    """The keys `vendor.toy.telemetry` and `vendor.toy.block_diagonal`."""
+    return [TELEMETRY, BLOCK_DIAGONAL]
 
 
 @hookimpl
