@@ -8,6 +8,7 @@ Runs in an environment where eulerstack is installed; the second half runs in a 
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import shutil
 import subprocess
@@ -47,7 +48,8 @@ def main() -> None:
     run(sys.executable, "-I", SCRIPTS / "generate_without_eulerstack.py", options.output_dir)
     print(f"\nDone in {time.monotonic() - started:.0f} s. The weights are random, so the words are too.")
     print(f"Next: train {options.output_dir} with whatever trains HuggingFace models, or change the spec:")
-    print(f"  eulerstack presets show {options.preset} > my_model.yml")
+    name = "eulerstack" if shutil.which("eulerstack") == command else os.path.relpath(command)
+    print(f"  {name} presets show {options.preset} > my_model.yml")
 
 
 if __name__ == "__main__":

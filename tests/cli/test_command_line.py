@@ -207,6 +207,8 @@ def test_tables_fit_a_terminal_of_80_columns_in_every_language(language: str, ar
     written = on_a_terminal("--lang", language, *arguments)
     plain = terminal.STYLE.sub("", written).replace("\r", "")
     assert plain.strip() and [line for line in plain.splitlines() if terminal.cells(line) > 80] == []
+    whole = {"presets": "arch_expert_frontier_full_moe_mini", "plugins": "hyper_connection", "explain": "gated_mlp"}
+    assert whole[arguments[0]] in plain
 
 
 def test_a_long_compile_shows_how_far_it_is_to_a_person_only(spec: Path, tmp_path: Path) -> None:

@@ -34,6 +34,12 @@ def test_no_line_begins_with_closing_punctuation_or_ends_with_an_opening_bracket
         assert not any(line[-1] in "（" for line in lines[:-1])
 
 
+def test_a_number_of_bytes_stays_with_its_unit_and_a_small_kana_with_its_word() -> None:
+    for width in range(12, 40):
+        lines = wrap("重み 190.9 MiB、オプティマイザ 381.8 MiB、キャッシュ 12 KiB、2 B", width)
+        assert not any(line.startswith(("MiB", "KiB", "B", "ィ", "ャ", "ッ", "ュ")) for line in lines)
+
+
 def test_korean_breaks_between_words_only() -> None:
     words = set(TEXTS["ko"].split())
     assert all(word in words for line in wrap(TEXTS["ko"], 30) for word in line.split())

@@ -72,15 +72,24 @@ def test_json_gives_every_problem_and_still_fails(run: Run, spec: Path) -> None:
     assert data["diagnostics"][0]["location"] == {"file": str(spec), "line": 13, "column": 1}
 
 
-def test_a_name_that_is_neither_file_nor_preset_is_met_with_the_nearest_preset(run: Run) -> None:
-    outcome = run("validate", "llm_0p1b_simpl")
+@pytest.mark.parametrize("name", ["llm_0p1b_simpl", "LLM-0p1B-simple", "llm_0p1b_simple.yml"])
+def test_a_name_that_is_neither_file_nor_preset_is_met_with_the_nearest_preset(run: Run, name: str) -> None:
+    outcome = run("validate", name)
     assert outcome.code == 1 and "Fix: use the preset llm_0p1b_simple" in outcome.err
 
 
-@pytest.mark.parametrize("name", ["missing.yml", "./missing", "."])
+@pytest.mark.parametrize("name", ["missing.yml", "./missing", ".", "x" * 300, "x" * 300 + ".yml"])
 def test_a_path_that_can_not_be_read_is_a_problem_of_three_lines(run: Run, name: str) -> None:
     outcome = run("validate", name)
     assert outcome.code == 1 and len(outcome.err.splitlines()) == 3 and outcome.err.startswith("ValidationError: ")
+
+
+def test_a_link_that_leads_nowhere_is_not_offered_as_its_own_cure(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("modle.yml").symlink_to("nowhere.yml")
+    assert "Fix: Type" not in run("validate", "modle.yml").err
 
 
 def test_control_characters_of_a_spec_do_not_reach_the_terminal(run: Run, spec: Path) -> None:

@@ -56,6 +56,15 @@ CASES: list[Case] = [
         schedule("- {§template:decoder, repeat: 2}"),
         ('layer_schedule[0]."template:decoder"', "unknown key", "Type template: decoder, with a space"),
     ),
+    invalid("an empty entry", schedule("- template: decoder", "-§"), ("layer_schedule[1]", "is empty", "the dash")),
+    invalid("an entry of dashes", schedule("- §- decoder"), ("layer_schedule[0]", "a mapping", "after the dash")),
+    invalid(
+        "a type whose block must say something, without its block",
+        changed(
+            "mixer:\n      type: attention\n      attention:\n        window: null", "§mixer:\n      type: branched"
+        ),
+        ("layer_templates.decoder.mixer.branched", "is missing", "Add branched: under"),
+    ),
     invalid("an empty key", model('§"": 1'), ('model.""', "unknown", "Delete")),
     invalid("a key with a line break", model('§"a\\nb": 1'), ('model."a\\nb"', "unknown", "Delete")),
     invalid(

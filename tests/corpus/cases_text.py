@@ -18,6 +18,8 @@ CASES: list[Case] = [
     invalid("a text at the top", "§just words\n", ("", "must be a mapping", "schema_version: 1")),
     invalid("a number at the top", "§42\n", ("", "not 42", "schema_version: 1")),
     invalid("UTF-16", "schema_version: 1\n".encode("utf-16"), ("", "UTF-16", "UTF-8"), places=[(1, 1)]),
+    invalid("unmarked UTF-16", "schema_version: 1\n".encode("utf-16-be"), ("", "UTF-16", "UTF-8"), places=[(1, 1)]),
+    invalid("UTF-32", "schema_version: 1\n".encode("utf-32"), ("", "UTF-32", "UTF-8"), places=[(1, 1)]),
     invalid(
         "Latin-1",
         changed("name: tiny", "name: café").encode("latin-1"),
@@ -42,6 +44,11 @@ CASES: list[Case] = [
         "a duplicate key",
         changed("  n_heads: 4", "  n_heads: 4\n  §d_model: 32"),
         ("", "on line 4", "line 4 or line 8"),
+    ),
+    invalid(
+        "a duplicate key on one line",
+        changed("  - template: decoder\n    repeat: 2", "  - { template: decoder, repeat: 2, §repeat: 3 }"),
+        ("", "on line 30", "Delete one of the two"),
     ),
     invalid(
         "a duplicate section",

@@ -55,7 +55,7 @@ def test_every_make_command_it_shows_exists() -> None:
 
 @pytest.mark.parametrize("line", shell_commands("eulerstack"))
 def test_every_command_it_shows_runs(line: str, folder: Path) -> None:
-    words = shlex.split(line)[1:]
+    words, _, saved_as = (shlex.split(part) for part in line.removeprefix("eulerstack ").partition(" > "))
     if words[0] == "export-spec":
         # All that it reads of a compiled directory, and that needs no torch.
         (folder / words[1]).mkdir()
@@ -64,6 +64,9 @@ def test_every_command_it_shows_runs(line: str, folder: Path) -> None:
     done = eulerstack(*words, *NEEDS_TORCH.get(words[0], []), folder=folder)
     # `diff` says by its exit code that there is a difference.
     assert done.returncode == (3 if words[0] == "diff" else 0), done.stdout + done.stderr
+    for name in saved_as:
+        (folder / name).write_text(done.stdout, encoding="utf-8")
+        assert eulerstack("validate", name, folder=folder).returncode == 0
 
 
 def test_its_spec_passes_without_a_warning(folder: Path) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from eulerstack.dsl.suggest import nearest
 from eulerstack.errors import Diagnostic, ValidationError, msg
 
 if TYPE_CHECKING:
@@ -55,16 +55,15 @@ def find(reference: str | Path, registry: Registry | None = None) -> Path:
     """
     path = Path(reference)
     text = str(reference)
-    looks_like_a_path = isinstance(reference, Path) or os.sep in text or "/" in text or path.suffix in SUFFIXES
-    if looks_like_a_path or path.is_file():
+    if isinstance(reference, Path) or os.sep in text or "/" in text or os.path.isfile(text):
         return path
     known = {preset.name: preset for preset in presets(registry)}
     if text in known:
         return known[text].path
-    if path.exists():
+    if os.path.lexists(text) or (path.suffix in SUFFIXES and path.stem not in known):
         return path
-    nearest = get_close_matches(text, known, n=1, cutoff=0.5)
-    fix = msg("use the preset {name}", name=nearest[0]) if nearest else msg("eulerstack presets list")
+    near = nearest(path.stem if path.suffix in SUFFIXES else text, known, cutoff=0.5)
+    fix = msg("use the preset {name}", name=near) if near else msg("eulerstack presets list")
     what = msg("there is no file and no preset called {name}", name=repr(text))
     raise ValidationError([Diagnostic("ValidationError", what, fix, "reference/cli.md#presets")])
 

@@ -239,7 +239,7 @@ def _print_cost(data: Mapping[str, Any]) -> None:
         ),
         full.format(full=short_bytes(cache["at_context"]), batch=data["batch"], length=length),
     ]
-    _pair(_("Cache"), ", ".join(parts))
+    _pair(_("Cache"), _("{first}, {second}").format(first=parts[0], second=parts[1]))
     if data["drafts"]:
         _print_drafts(data["drafts"], length)
     _print_training(data["training_cost"])

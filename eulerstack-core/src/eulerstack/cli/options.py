@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -94,8 +95,8 @@ def read(reference: str, assignments: Sequence[str] | None = None) -> tuple[Spec
     from eulerstack.ir.normalizer import normalize_to_ir
     from eulerstack.presets import load
 
-    folder = Path(reference)
-    if folder.is_dir():
+    if os.path.isdir(reference):
+        folder = Path(reference)
         from eulerstack.exported import export_spec, is_compiled
 
         if is_compiled(folder):

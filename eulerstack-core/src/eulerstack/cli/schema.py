@@ -135,7 +135,7 @@ def _explanation(word: Mapping[str, Any]) -> str:
 
 
 def _type(word: Mapping[str, Any]) -> str:
-    if "enum" in word:
+    if word.get("enum"):
         return " | ".join(_value(each) for each in word["enum"])
     if "const" in word:
         return _value(word["const"])

@@ -13,9 +13,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TextIO
 
-CLOSING = "、。，．！？；：）」』】》〉〕”’…),.!?;:]}"
+CLOSING = "、。，．！？；：）」』】》〉〕”’…),.!?;:]}ーっゃゅょッャュョァィゥェォ々"
 OPENING = "（「『【《〈〔“‘([{"
+UNIT_AFTER_SPACE = re.compile(r"(?<=\d) (?=(?:[KMGT]i)?B\b)")
 STYLE = re.compile(r"(\x1b\[[0-9;]*m)")
+# Of tables on a terminal, in cells.
+GAP, NARROWEST = 2, 8
 STYLES = {"bold": "1", "dim": "2", "error": "1;31", "warning": "33", "name": "36"}
 
 
@@ -40,7 +43,8 @@ def cells(text: str) -> int:
 def wrap(text: str, width: int) -> list[str]:
     """`text` in lines of at most `width` cells, broken at spaces and between wide characters.
 
-    A line never begins with closing punctuation nor ends with an opening bracket.
+    A line never begins with closing punctuation or a small kana, nor ends with an opening bracket; a number of bytes
+    stays with its unit.
     """
     lines, current = [], ""
     for word in _breakable(text):
@@ -54,12 +58,13 @@ def wrap(text: str, width: int) -> list[str]:
 def _breakable(text: str) -> Iterator[str]:
     # Korean is written with spaces and breaks at them; Chinese and Japanese break between any two wide characters.
     piece = ""
+    kept = {match.start() for match in UNIT_AFTER_SPACE.finditer(text)}
     for index, each in enumerate(text):
         piece += each
         following = text[index + 1 : index + 2]
         wide = _ideographic(each) or _ideographic(following)
         joins = each in OPENING or (following and following in CLOSING) or following == " "
-        if (each == " " and following != " ") or (wide and not joins):
+        if (each == " " and following != " " and index not in kept) or (wide and not joins):
             yield piece
             piece = ""
     if piece:
@@ -152,14 +157,14 @@ def _rich_table(titles: Sequence[Column], rows: Sequence[Sequence[str]]) -> None
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), header_style="bold", show_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold", show_edge=False)
     natural = [max([cells(c.title), *(cells(row[i]) for row in rows)]) for i, c in enumerate(titles)]
     for index, (column, width) in enumerate(zip(titles, _fitted(natural, titles), strict=True)):
         table.add_column(
             Text(column.title),
             justify="right" if column.right else "left",
             overflow="fold",
-            no_wrap=not column.wraps,
+            no_wrap=not column.wraps and width >= natural[index],
             style="cyan" if index == 0 else "",
             width=width,
         )
@@ -169,14 +174,17 @@ def _rich_table(titles: Sequence[Column], rows: Sequence[Sequence[str]]) -> None
 
 
 def _fitted(natural: Sequence[int], titles: Sequence[Column]) -> list[int]:
-    """The columns' widths, those that may wrap narrowed, widest first, until the table fits the terminal."""
+    """The columns' widths, widest first narrowed until the table fits the terminal.
+
+    Those that may wrap are narrowed first; the others only where that isn't enough, and their words break then.
+    """
     widths = list(natural)
-    narrow = [i for i, column in enumerate(titles) if column.wraps and widths[i] > 8]
-    while narrow and sum(widths) + 3 * (len(widths) - 1) > columns():
-        widest = max(narrow, key=lambda i: widths[i])
-        if widths[widest] <= 8:
-            break
-        widths[widest] -= 1
+    for narrow in ([i for i, column in enumerate(titles) if column.wraps], range(len(widths))):
+        while narrow and sum(widths) + GAP * (len(widths) - 1) > columns():
+            widest = max(narrow, key=lambda i: widths[i])
+            if widths[widest] <= NARROWEST:
+                break
+            widths[widest] -= 1
     return widths
 
 

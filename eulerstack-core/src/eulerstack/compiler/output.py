@@ -40,7 +40,7 @@ def check_directory(path: Path | str, force: bool) -> None:
     directory never.
     """
     place = Path(os.path.realpath(path))
-    if place.exists() and not place.is_dir():
+    if _exists(path, place) and not place.is_dir():
         raise refusal(path, msg("there is a file of this name already"), msg("choose another output directory"))
     here = Path.cwd()
     if place in (here, *here.parents, Path.home()):
@@ -50,18 +50,35 @@ def check_directory(path: Path | str, force: bool) -> None:
             msg("name a directory of its own, such as {path}", path=str(here / "my_model")),
         )
     if not force and place.is_dir() and any(place.iterdir()):
-        raise refusal(path, msg("the directory is not empty"), msg("choose another path, or add --force to replace it"))
+        fix = msg("choose another path, or add --force (in Python: force=True) to replace it")
+        raise refusal(path, msg("the directory is not empty"), fix)
 
 
 def check_file(path: Path | str, force: bool) -> None:
     """Raises a CompileError unless a file may be written at `path`; with `force` a regular file may be replaced."""
     place = Path(os.path.realpath(path))
-    if place.exists() and not place.is_file():
+    if _exists(path, place) and not place.is_file():
         raise refusal(path, msg("it is not a regular file"), msg("name a file, such as {path}", path="config.json"))
     if not force and (place.exists() or os.path.islink(path)):
         raise refusal(
             path, msg("there is a file of this name already"), msg("choose another path, or add --force to replace it")
         )
+
+
+def _exists(path: Path | str, place: Path) -> bool:
+    """Whether something is there; a CompileError for a place where nothing can be, such as a name that is too long."""
+    try:
+        os.stat(place)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise _failed(path, error) from error
+    return True
+
+
+def _failed(path: Path | str, error: OSError) -> CompileError:
+    what = msg("it can't be written: {error}", error=error.strerror or str(error))
+    return refusal(path, what, msg("check that the path exists, is writable and has room"))
 
 
 @contextmanager
@@ -85,11 +102,7 @@ def replacing_directory(path: Path | str, force: bool) -> Iterator[Path]:
         _swap(temporary, place)
         made = []
     except OSError as error:
-        raise refusal(
-            path,
-            msg("it can't be written: {error}", error=error.strerror or str(error)),
-            msg("check that the path exists, is writable and has room"),
-        ) from error
+        raise _failed(path, error) from error
     finally:
         if temporary is not None and temporary.exists():
             shutil.rmtree(temporary, ignore_errors=True)
@@ -187,11 +200,7 @@ def replacing_file(path: Path | str, text: str, force: bool) -> Iterator[None]:
         yield
         os.replace(temporary, place)
     except OSError as error:
-        raise refusal(
-            path,
-            msg("it can't be written: {error}", error=error.strerror or str(error)),
-            msg("check that the path exists, is writable and has room"),
-        ) from error
+        raise _failed(path, error) from error
     finally:
         if temporary and os.path.exists(temporary):
             os.unlink(temporary)

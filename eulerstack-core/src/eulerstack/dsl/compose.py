@@ -224,10 +224,13 @@ class Composer:
         self._add(key, what, fix, "reference/errors.md#key-type")
 
     def _duplicate(self, name: str, key: Node, first_line: int) -> None:
+        fix = msg("Delete one of the two: line {first} or line {second}", first=first_line, second=key.line)
+        if first_line == key.line:
+            fix = msg("Delete one of the two")
         self._add(
             key,
             msg("the key {key} stands here again; it is on line {line} already", key=key_text(name), line=first_line),
-            msg("Delete one of the two: line {first} or line {second}", first=first_line, second=key.line),
+            fix,
             "reference/errors.md#duplicate-key",
         )
 

@@ -43,6 +43,17 @@ def read_bytes(file: str) -> bytes:
     return data
 
 
+def wide_encoding(data: bytes) -> str | None:
+    """UTF-16 or UTF-32 where a text has several bytes to each character, marked as such or not; None elsewhere."""
+    # A spec begins with ASCII characters, which leave the other bytes of a wide one zero.
+    pattern = bytes(min(byte, 1) for byte in data[:4])
+    if data.startswith((b"\xff\xfe\0\0", b"\0\0\xfe\xff")) or pattern in (b"\1\0\0\0", b"\0\0\0\1"):
+        return "UTF-32"
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")) or pattern in (b"\1\0\1\0", b"\0\1\0\1"):
+        return "UTF-16"
+    return None
+
+
 def _is_named_pipe(file: str) -> bool:
     """Whether reading could wait for ever; the pipes of a shell, below /dev and /proc, have a writer."""
     try:
@@ -54,7 +65,7 @@ def _is_named_pipe(file: str) -> bool:
 def _neighbour(file: str) -> str | None:
     folder, name = os.path.split(file)
     try:
-        near = nearest(name, os.listdir(folder or ".")[:10_000])
+        near = nearest(name, (each for each in os.listdir(folder or ".")[:10_000] if each != name))
     except (OSError, ValueError):
         return None
     return os.path.join(folder, near) if near else None

@@ -17,7 +17,7 @@ import yaml
 
 from eulerstack.dsl.assignments import assign
 from eulerstack.dsl.compose import Composer, Entry, Node, TooMuch
-from eulerstack.dsl.files import fail, read_bytes, too_large
+from eulerstack.dsl.files import fail, read_bytes, too_large, wide_encoding
 from eulerstack.dsl.limits import MAX_BYTES, MAX_DEPTH, MAX_NODES, MAX_NUMBER_CHARACTERS
 from eulerstack.dsl.paths import Path, dotted, parent, plain, show
 from eulerstack.dsl.resolve import resolve
@@ -101,10 +101,9 @@ def load_source(path: str | os.PathLike[str], assignments: Sequence[str] = ()) -
     file = os.fspath(path)
     data = read_bytes(file)
     problems = Collector("ValidationError")
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        fail(
-            file, msg("the file is in UTF-16, not UTF-8"), msg("Save the file as UTF-8"), "reference/errors.md#encoding"
-        )
+    if encoding := wide_encoding(data):
+        what = msg("the file is in {encoding}, not UTF-8", encoding=encoding)
+        fail(file, what, msg("Save the file as UTF-8"), "reference/errors.md#encoding")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

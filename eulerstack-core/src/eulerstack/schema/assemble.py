@@ -165,8 +165,11 @@ def _choice(
         if primitive.name != default:
             condition["required"] = ["type"]
         then: Schema = {"properties": words, "additionalProperties": False}
-        # A word without a default must be given.
-        if needed := [name for name, schema in primitive.inline.items() if "default" not in schema]:
+        # A word without a default must be given, and so must a block that holds such words.
+        needed = [name for name, schema in primitive.inline.items() if "default" not in schema]
+        if words.get(primitive.block_name, {}).get("required"):
+            needed.append(primitive.block_name)
+        if needed:
             then["required"] = needed
         rules.append({"if": condition, "then": then})
     schema: Schema = {"type": "object", "description": description, "properties": properties, **_by_type(rules)}

@@ -93,6 +93,8 @@ def _fill(name: str, types: Sequence[str], schema: Mapping[str, Any]) -> Message
     if "object" in types:
         if schema.get("examples"):
             return msg("Type a value, for example {example}", example=example_line(name, schema))
+        if not name:
+            return msg("Write 'key: value' after the dash, or delete the dash")
         if schema.get("required") or schema.get("minProperties"):
             return msg("Write the words of {name} below it, indented", name=name)
         return msg("Type {example}, or delete the line", example=f"{name}: {{}}")
@@ -152,6 +154,8 @@ def _mapping(name: str, value: Any, schema: Mapping[str, Any]) -> Message | None
     chooser = next((word for word in ("type", "template") if word in schema.get("properties", {})), None)
     if isinstance(value, str) and chooser:
         return _type(name, f"{{{chooser}: {scalar(value)}}}" if name else f"{chooser}: {scalar(value)}")
+    if not name:
+        return msg("Write 'key: value' after the dash, or delete the dash")
     if isinstance(value, list):
         return msg("Delete the dashes or brackets, so that {name} holds 'key: value' lines", name=name)
     return msg("Write the words of {name} below it, indented", name=name)
