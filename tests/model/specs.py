@@ -1,35 +1,17 @@
-"""Models of small specs, and what every test does with them."""
+"""Models of small specs, those of the conformance kit, and routers that follow another model's."""
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import replace
 from typing import Any
 
 import torch
 
-import eulerstack as es
-from tests.model.words import VOCAB, changed, tiny_spec
+from eulerstack.testing.models import built, enliven, tokens
+from eulerstack.testing.specs import VOCAB, changed, tiny_spec
 
 __all__ = ["VOCAB", "built", "changed", "enliven", "follow_routes", "tiny_spec", "tokens"]
 torch.set_num_threads(1)
-
-
-def built(spec: dict[str, Any], seed: int = 0) -> Any:
-    """The model of a spec with lively weights: every parameter random at unit scale, the same for the same name."""
-    model = es.compile_to_hf_model(es.normalize_to_ir(spec), seed=seed)
-    enliven(model)
-    return model
-
-
-def enliven(model: torch.nn.Module) -> None:
-    """Random values for every parameter, norms and biases included, depending on its name and shape alone."""
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            generator = torch.Generator().manual_seed(int(hashlib.sha256(name.encode()).hexdigest()[:8], 16))
-            noise = torch.randn(parameter.shape, generator=generator)
-            scale = parameter.shape[-1] ** -0.5 if parameter.ndim > 1 else 0.3
-            parameter.copy_(noise * scale + (1.0 if parameter.ndim == 1 and "weight" in name else 0.0))
 
 
 def follow_routes(leader: torch.nn.Module, *followers: torch.nn.Module) -> None:
@@ -89,8 +71,3 @@ def _follow_gate(leader: Any, followers: list[Any]) -> None:
             return choice if gate.training else replace(choice, chosen=last[-1])
 
         follower.choose = following
-
-
-def tokens(batch: int = 2, time: int = 17, seed: int = 0) -> torch.Tensor:
-    """Random token ids, (batch, time)."""
-    return torch.randint(0, VOCAB, (batch, time), generator=torch.Generator().manual_seed(seed))

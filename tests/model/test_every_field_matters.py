@@ -1,4 +1,4 @@
-"""Every declared field does something: another legal value has an effect, which `tests.model.effects` checks.
+"""Every declared field does something: another legal value has an effect, which `eulerstack.testing.effects` checks.
 
 The table below must name every field of the assembled schema; a field that is missing from it fails the first test.
 """
@@ -13,9 +13,9 @@ import pytest
 from eulerstack.plugins import hookimpl, manager
 from eulerstack.plugins.manager import PluginSource, Registry, get_registry
 from eulerstack.plugins.sources import installed_sources
-from tests.model.case import Case
-from tests.model.effects import EFFECTS, check
-from tests.model.fields import fields_of
+from eulerstack.testing.cases import Case
+from eulerstack.testing.effects import EFFECTS, check
+from eulerstack.testing.schema_words import fields_of
 from tests.model.mixers import modules
 
 ATTENTION = "layer_templates.decoder.mixer.attention"

@@ -6,24 +6,23 @@ import hashlib
 import json
 import logging
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 import eulerstack as es
 from eulerstack.compiler.compile import compile_ir
 from eulerstack.errors import CompileError
 from eulerstack.ir.printer import print_ir
+from eulerstack.testing.exporting import compare_elsewhere, elsewhere, lively_directory
 from tests.model.specs import changed, enliven, tiny_spec
 from tests.model.variants import NORM, RESIDUAL, VARIANTS
 
-OFFLINE_LOAD = Path(__file__).with_name("offline_load.py")
 LOADED = [
     *("plain", "mixed_windows", "alibi_window", "learned", "parallel_sandwich", "softcap"),
     *("mamba1", "mamba2", "mamba_and_attention", "gated_hybrid", "width_hybrid"),
@@ -34,35 +33,13 @@ PYTHON_OF_OLDEST = os.environ.get("EULERSTACK_OLDEST_PYTHON")
 
 def offline(directory: Path, tmp_path: Path, again: bool = False, python: str = sys.executable) -> dict:
     """What a process without eulerstack computes from a directory."""
-    results = tmp_path / "results.pt"
-    arguments = [python, str(OFFLINE_LOAD), str(directory), str(results), *([str(tmp_path / "again")] if again else [])]
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(tmp_path / "modules")}
-    done = subprocess.run(arguments, capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr
-    return torch.load(results)
-
-
-def lively_directory(spec: dict, directory: Path) -> torch.nn.Module:
-    """Compiles `spec`, then shifts every stored weight, so that nothing can hide behind initial values."""
-    ir = es.normalize_to_ir(spec)
-    es.compile_to_directory(ir, directory)
-    model = es.compile_to_hf_model(ir)
-    enliven(model)
-    stored = load_file(directory / "model.safetensors")
-    state = model.state_dict()
-    save_file({name: state[name].clone() for name in stored}, directory / "model.safetensors", {"format": "pt"})
-    return model
+    return elsewhere(python).load(directory, again=tmp_path / "again" if again else None)
 
 
 @pytest.mark.parametrize("name", LOADED)
 def test_a_directory_loads_without_eulerstack_and_gives_the_same_numbers(name: str, tmp_path: Path) -> None:
     model = lively_directory(VARIANTS[name], tmp_path / "model")
-    ids = torch.arange(24).reshape(2, 12) % model.config.vocab_size
-    found = offline(tmp_path / "model", tmp_path, again=True)
-    with torch.no_grad():
-        assert torch.equal(found["logits"], model(ids).logits)
-        assert torch.equal(found["hidden"], model.model(ids).last_hidden_state)
-    assert torch.equal(found["generated"], model.generate(ids, max_new_tokens=8, do_sample=False, pad_token_id=0))
+    compare_elsewhere(model, tmp_path / "model", tmp_path / "again")
 
 
 @pytest.mark.skipif(

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
 import eulerstack as es
+from eulerstack.testing.training import check_bfloat16, check_gradients
 from tests.model.specs import built, changed, follow_routes, tiny_spec, tokens
 from tests.model.variants import ATTENTION, CHOOSING, VARIANTS
 
@@ -75,97 +74,15 @@ def test_checkpointing_in_the_hints_is_on_in_a_loaded_export(tmp_path) -> None:
     assert all(torch.allclose(gradients[0][name], gradients[1][name], atol=1e-6) for name in gradients[0])
 
 
-def precise_loss(logits, labels, vocab_size, shift_labels=None, num_items_in_batch=None, **kwargs) -> torch.Tensor:
-    """transformers' next-token loss, in the precision of the logits."""
-    targets = torch.nn.functional.pad(labels[:, 1:], (0, 1), value=-100) if shift_labels is None else shift_labels
-    total = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum")
-    return total / ((targets != -100).sum() if num_items_in_batch is None else num_items_in_batch)
-
-
-def next_token_loss(model, ids: torch.Tensor) -> torch.Tensor:
-    """The model's loss in the precision of its logits; transformers' own is always float32."""
-    if hasattr(model.head, "predictors"):
-        # What takes no part in computing logits is reached by the training loss.
-        model.loss_function = precise_loss
-        return model.train()(ids, labels=ids, use_cache=False).loss
-    logits = model(ids, use_cache=False).logits
-    return torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
-
-
 @pytest.mark.parametrize("name", VARIANTS)
 def test_every_parameter_gets_a_gradient_that_finite_differences_confirm(name: str) -> None:
-    model = built(VARIANTS[name]).double()
-    ids = tokens(time=9)
-    next_token_loss(model, ids).backward()
-    parameters = dict(model.named_parameters())
-    choosing = {key for key in parameters if not CHOOSING.isdisjoint(key.split("."))}
-    unused = {key for key, parameter in parameters.items() if parameter.grad is None}
-    assert unused == choosing
-    # What a choice falls on changes by jumps, not by degrees.
-    parameters = {key: parameter for key, parameter in parameters.items() if key not in choosing}
-    generator = torch.Generator().manual_seed(3)
-    directions = {key: torch.randn(p.shape, generator=generator, dtype=p.dtype) for key, p in parameters.items()}
-    slope = sum(float((parameters[key].grad * direction).sum()) for key, direction in directions.items())
-
-    def loss_at(step: float) -> float:
-        with torch.no_grad():
-            for key, direction in directions.items():
-                parameters[key].add_(direction, alpha=step)
-            loss = float(next_token_loss(model, ids))
-            for key, direction in directions.items():
-                parameters[key].add_(direction, alpha=-step)
-        return loss
-
-    def difference(step: float) -> float:
-        return (loss_at(step) - loss_at(-step)) / (2 * step)
-
-    # The error of a central difference is quadratic in its step, and large where a norm divides by little; two steps
-    # together cancel it.
-    step = 1e-6
-    assert slope == pytest.approx((4 * difference(step / 2) - difference(step)) / 3, rel=1e-6, abs=1e-6)
-
-
-def rounds_what_is_handed_on(model: torch.nn.Module) -> torch.nn.Module:
-    """The model in float32, but every module of it hands on what bfloat16 can hold."""
-
-    def rounded(given: Any) -> Any:
-        if isinstance(given, torch.Tensor):
-            return given.bfloat16().float() if given.dtype == torch.float32 else given
-        return tuple(map(rounded, given)) if type(given) is tuple else given
-
-    for module in (*model.model.modules(), *model.head.modules()):
-        if module is not model.model:
-            module.register_forward_hook(lambda module, given, output: rounded(output))
-    return model
+    check_gradients(built(VARIANTS[name]), CHOOSING)
 
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_bfloat16_stays_near_float32_and_trains(name: str) -> None:
-    ids = tokens(batch=8)
-    exact = built(VARIANTS[name])
-    half = built(VARIANTS[name]).to(torch.bfloat16)
-    rounded = rounds_what_is_handed_on(built(VARIANTS[name]).to(torch.bfloat16).float())
-    # Rounding may turn a choice of experts over, which no tolerance is meant for: all take the exact model's.
-    follow_routes(exact, half, rounded)
-    with torch.no_grad():
-        reference = exact(ids).logits
-        moved, expected = (
-            (model(ids).logits.float() - reference).norm(dim=-1) / reference.norm(dim=-1) for model in (half, rounded)
-        )
-    assert torch.isfinite(moved).all()
-    # Not the mean: a norm that divides by nearly nothing makes some token arbitrarily steep.
-    for share in (0.5, 0.9):
-        assert moved.quantile(share) < 1.6 * expected.quantile(share)
-    ids = ids[:2]
-    optimizer = torch.optim.AdamW(half.train().parameters(), lr=3e-3)
-    losses = []
-    for _ in range(12):
-        loss = half(ids, labels=ids).loss
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        losses.append(float(loss.detach()))
-    assert losses[-1] < losses[0] - 0.1
+    # Rounding may turn a choice of experts over: all take the exact model's.
+    check_bfloat16(lambda: built(VARIANTS[name]), follow_routes)
 
 
 def test_rotation_angles_stay_exact_when_the_model_is_cast() -> None:

@@ -16,18 +16,20 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-import eulerstack as es
-from eulerstack.compiler.compile import compile_ir
-from eulerstack.compiler.cost import model_cost
+from eulerstack.compiler.compile import compile_ir, compile_to_hf_model
+from eulerstack.compiler.cost import count_parameters, model_cost
 from eulerstack.compiler.tokenizer import copy_tokenizer
 from eulerstack.compiler.writer import write_source
 from eulerstack.errors import EulerStackError
 from eulerstack.hf import finish_quant_aware_training, optimizer_groups, training_arguments
 from eulerstack.hf.quantization import rounding_plan
+from eulerstack.ir import normalize_to_ir
 from eulerstack.plugins.manager import get_registry
-from eulerstack.schema import report
-from tests.model.case import Case
-from tests.model.specs import built, changed, tiny_spec, tokens
+from eulerstack.schema import report, validate_v2
+from eulerstack.testing.accounting import cache_bytes as bytes_of
+from eulerstack.testing.cases import Case
+from eulerstack.testing.models import built, tokens
+from eulerstack.testing.specs import changed, tiny_spec
 
 Spec = dict[str, Any]
 
@@ -42,16 +44,16 @@ def check(case: Case) -> None:
 
 def refused(before: Spec, after: Spec, case: Case) -> None:
     """The only other legal value is none: it is refused where it stands."""
-    es.validate_v2(before)
+    validate_v2(before)
     with pytest.raises(EulerStackError) as caught:
-        es.validate_v2(after)
+        validate_v2(after)
     (changed_path,) = case.changes
     assert any(each.path and changed_path.startswith(each.path.split("[")[0]) for each in caught.value.diagnostics)
 
 
 def parameters(before: Spec, after: Spec, case: Case) -> None:
     """Another number of parameters, which the built models have; with it goes another function."""
-    assert len({es.count_parameters(es.normalize_to_ir(spec)) for spec in (before, after)}) == 2
+    assert len({count_parameters(normalize_to_ir(spec)) for spec in (before, after)}) == 2
     function(before, after, case)
 
 
@@ -59,7 +61,7 @@ def function(before: Spec, after: Spec, case: Case) -> None:
     """Other logits for the same weights."""
     models = [built(spec) for spec in (before, after)]
     for model, spec in zip(models, (before, after), strict=True):
-        assert sum(p.numel() for p in model.parameters()) == es.count_parameters(es.normalize_to_ir(spec))
+        assert sum(p.numel() for p in model.parameters()) == count_parameters(normalize_to_ir(spec))
     with torch.no_grad():
         a, b = (model(tokens(time=24)).logits for model in models)
     assert a.shape != b.shape or (a - b).abs().max() > 1e-4
@@ -117,9 +119,9 @@ def named(before: Spec, after: Spec, case: Case) -> None:
 
 def modules(before: Spec, after: Spec, case: Case) -> None:
     """Another number of parameters, which the built models have, and another loss while training: the same logits."""
-    assert len({es.count_parameters(es.normalize_to_ir(spec)) for spec in (before, after)}) == 2
+    assert len({count_parameters(normalize_to_ir(spec)) for spec in (before, after)}) == 2
     for spec in (before, after):
-        assert sum(p.numel() for p in built(spec).parameters()) == es.count_parameters(es.normalize_to_ir(spec))
+        assert sum(p.numel() for p in built(spec).parameters()) == count_parameters(normalize_to_ir(spec))
     loss(before, after, case)
 
 
@@ -157,13 +159,13 @@ def remembered(before: Spec, after: Spec, case: Case) -> None:
 
 def initial(before: Spec, after: Spec, case: Case) -> None:
     """Other initial weights."""
-    first, second = (es.compile_to_hf_model(es.normalize_to_ir(spec)).state_dict() for spec in (before, after))
+    first, second = (compile_to_hf_model(normalize_to_ir(spec)).state_dict() for spec in (before, after))
     assert any(not torch.equal(first[name], second[name]) for name in first)
 
 
 def cost(before: Spec, after: Spec, case: Case) -> None:
     """Another computation of the same function: the price of a prompt changes, the numbers don't."""
-    prices = [model_cost(es.normalize_to_ir(spec)).prefill_flops(context=24) for spec in (before, after)]
+    prices = [model_cost(normalize_to_ir(spec)).prefill_flops(context=24) for spec in (before, after)]
     assert prices[0] != prices[1]
     _same_logits(built(before), built(after))
 
@@ -174,11 +176,8 @@ def cache_bytes(before: Spec, after: Spec, case: Case) -> None:
     for spec in (before, after):
         with torch.no_grad():
             cache = built(spec)(tokens(time=24), use_cache=True).past_key_values
-        states = [
-            layer.slots.values() if hasattr(layer, "slots") else (layer.keys, layer.values) for layer in cache.layers
-        ]
-        held.append(sum(state.nbytes for layer in states for state in layer))
-        assert held[-1] == model_cost(es.normalize_to_ir(spec)).cache_bytes(24, batch=2)
+        held.append(bytes_of(cache))
+        assert held[-1] == model_cost(normalize_to_ir(spec)).cache_bytes(24, batch=2)
     assert held[0] != held[1]
 
 
@@ -196,7 +195,7 @@ def operations(before: Spec, after: Spec, case: Case) -> None:
 
 def fact(before: Spec, after: Spec, case: Case) -> None:
     """Another word of config.json that other programs read."""
-    configs = [compile_ir(es.normalize_to_ir(spec)) for spec in (before, after)]
+    configs = [compile_ir(normalize_to_ir(spec)) for spec in (before, after)]
     for config in configs:
         del config["architecture"], config["v1_extensions"]
     assert configs[0] != configs[1]
@@ -304,7 +303,7 @@ def _generated(model: Any, **words: Any) -> torch.Tensor:
 
 
 def _initial_models(before: Spec, after: Spec) -> list[Any]:
-    return [es.compile_to_hf_model(es.normalize_to_ir(spec)) for spec in (before, after)]
+    return [compile_to_hf_model(normalize_to_ir(spec)) for spec in (before, after)]
 
 
 def _passes_of_a_layer(model: Any) -> int:
@@ -328,12 +327,12 @@ def _same_logits(first: torch.nn.Module, second: torch.nn.Module) -> None:
 
 def _source(spec: Spec) -> str:
     with tempfile.TemporaryDirectory() as folder:
-        write_source(es.normalize_to_ir(spec), Path(folder))
+        write_source(normalize_to_ir(spec), Path(folder))
         return Path(folder, "modeling_eulerstack.py").read_text(encoding="utf-8")
 
 
 def _findings(spec: Spec) -> list[tuple[str, str]]:
-    found = report(es.normalize_to_ir(spec), get_registry())
+    found = report(normalize_to_ir(spec), get_registry())
     return [(finding.rule, finding.what.render(str)) for finding in found]
 
 
@@ -341,7 +340,7 @@ def _tokenizer(spec: Spec) -> Any:
     from transformers import AutoTokenizer
 
     with tempfile.TemporaryDirectory() as folder:
-        copy_tokenizer(es.normalize_to_ir(spec), Path(folder), None)
+        copy_tokenizer(normalize_to_ir(spec), Path(folder), None)
         if not Path(folder, "tokenizer_config.json").exists():
             return None
         loaded = AutoTokenizer.from_pretrained(folder, local_files_only=True)
