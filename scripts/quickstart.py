@@ -49,7 +49,7 @@ def main() -> None:
     print(f"\nDone in {time.monotonic() - started:.0f} s. The weights are random, so the words are too.")
     print(f"Next: train {options.output_dir} with whatever trains HuggingFace models, or change the spec:")
     name = "eulerstack" if shutil.which("eulerstack") == command else os.path.relpath(command)
-    print(f"  {name} presets show {options.preset} > my_model.yml")
+    print(f"  {name} presets show {options.preset} --yaml > my_model.yml")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""`schema`, `presets` and `plugins` show what this installation knows."""
+"""`schema` and `plugins` show what this installation knows."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from eulerstack.dsl.source import parse_text
 from eulerstack.plugins import CacheLayer, Primitive, hookimpl
 from eulerstack.plugins import manager as manager_module
 from eulerstack.plugins.manager import PluginSource, get_registry, installed_sources, reset_registry
-from eulerstack.presets import find, load, presets
-from tests.cli.conftest import PARAMS, Run
+from eulerstack.presets import load, presets
+from tests.cli.conftest import Run
 
 
 def test_the_schema_summary_names_every_section_primitive_and_default(run: Run) -> None:
@@ -44,33 +44,6 @@ def test_an_expression_may_stand_for_a_number_and_for_nothing_else(run: Run, spe
     assert passes("layer_schedule[0].repeat=${let.x}", "let.y=${let.x / 2}")
     for wrong in ("model.d_model=many", "head.type=${let.x}", "layer_templates.local.ffn.bias=${let.x}"):
         assert not passes(wrong), wrong
-
-
-def test_the_presets_are_listed_with_sizes_and_summaries(run: Run) -> None:
-    lines = run("presets", "list").out.splitlines()
-    assert len(lines) == len(presets()) + 1
-    row = next(line for line in lines if line.startswith("llm_0p1b_simple "))
-    assert "~100.09M" in row and "pure attention" in row
-
-
-def test_the_presets_are_listed_for_programs(run: Run) -> None:
-    data = json.loads(run("presets", "list", "--json").out)
-    assert {preset["name"] for preset in data} == {preset.name for preset in presets()}
-    assert all(preset["params"] > 0 and preset["summary"] and Path(preset["path"]).is_file() for preset in data)
-
-
-@pytest.mark.parametrize("form", [("llm_0p1b_simple",), ("--preset", "llm_0p1b_simple")])
-def test_a_preset_is_shown_as_it_is_written(run: Run, form: tuple[str, ...]) -> None:
-    assert run("presets", "show", *form).out == find("llm_0p1b_simple").read_text(encoding="utf-8")
-
-
-def test_a_preset_is_summarised_for_programs(run: Run, spec: Path) -> None:
-    assert json.loads(run("presets", "show", spec, "--json").out)["params"]["total"] == PARAMS
-
-
-def test_an_unknown_preset_is_met_with_the_nearest(run: Run) -> None:
-    outcome = run("presets", "show", "llm_0p1b_sample")
-    assert outcome.code == 1 and "llm_0p1b_simple" in outcome.err
 
 
 def test_every_word_is_listed_with_its_plugin(run: Run) -> None:

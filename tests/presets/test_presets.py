@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from eulerstack.compiler.initial import build_on_meta
 from eulerstack.dsl.paths import is_reserved
 from eulerstack.ir.types import ModelIR
 from eulerstack.plugins.manager import get_registry
+from eulerstack.preset_headers import read_header
 from eulerstack.schema import report
 
 FOLDER = Path(eulerstack_presets.__file__).parent
@@ -77,6 +79,15 @@ SECTIONS = (
     "tissue",
 )
 
+MODEL = ("name", "d_model", "vocab_size", "max_seq_len", "n_heads", "n_kv_heads", "head_dim", "d_ff", "mlp_ratio")
+MODEL += ("norm_eps", "dtype", "family_hint", "target_params")
+TEMPLATE = ("mixer", "ffn", "norm", "residual", "memory", "shape_change", "state")
+TIERS = {1: "validated industrial", 2: "recent hybrid / moe / long context", 3: "experimental primitives"}
+EXPERIMENTAL = {"arch_expert_reasoning_r1", "arch_expert_titans_memory", "arch_expert_dual_stream"}
+# The series has experts in one layer of four at every size; the others say what a token passes by in other words.
+SAID_OTHERWISE = {f"llm_{size}_moe" for size in ("0p8b", "2b", "4b", "16b")}
+SAID_OTHERWISE |= {"arch_advanced_mod", "arch_expert_kitchen_sink"}
+
 every_preset = pytest.mark.parametrize("name", sorted(PATHS))
 
 
@@ -129,12 +140,36 @@ def test_report_has_no_warnings(name: str) -> None:
 
 @every_preset
 def test_header_says_what_it_teaches_where_it_is_from_and_how_hard_it_is(name: str) -> None:
-    header = header_of(name)
-    assert 3 <= len(header) <= 8
-    assert re.match(r"# [^:]+: .+\.$", header[0])
-    assert any(line.startswith("# Teaches: ") for line in header)
-    assert any(line.startswith("# Source: ") and re.search(r"\b(19|20)\d\d\b", line) for line in header)
-    assert re.match(r"# Tier [123] \([a-z /]+\), level: (beginner|intermediate|advanced|expert|llm)\.$", header[-1])
+    lines, header = header_of(name), read_header(PATHS[name])
+    assert 3 <= len(lines) <= 8 and re.match(r"[^:]+: .+\.$", header.summary)
+    assert header.teaches.endswith(".") and header.source.endswith(".") and header.years
+    assert lines[-1] == f"# Tier {header.tier} ({TIERS[header.tier]}), level: {header.level}."
+
+
+@every_preset
+def test_tier_and_level_are_those_of_the_learning_path(name: str) -> None:
+    header = read_header(PATHS[name])
+    family, level = name.split("_")[0], name.split("_")[1]
+    assert header.level == (level if family == "arch" else "llm")
+    validated = level in ("beginner", "intermediate") or (family == "llm" and name.endswith(("_simple", "_mistral")))
+    assert header.tier == (1 if validated else 3 if name in EXPERIMENTAL else 2)
+
+
+def test_levels_have_as_many_presets_as_promised() -> None:
+    count = Counter(read_header(path).level for path in PATHS.values())
+    assert count == {"beginner": 2, "intermediate": 3, "advanced": 5, "expert": 23, "llm": 24}
+    assert sum(name.endswith("_mini") for name in PATHS) == 9
+
+
+@every_preset
+def test_what_a_header_says_of_parameters_is_so(name: str) -> None:
+    said = re.search(r"Of ([\d.]+)([MB]) parameters a token touches ([\d.]+)([MB])\.", read_header(PATHS[name]).teaches)
+    cost = model_cost(ir_of(name))
+    # Every preset of experts but the series says it; the others have no part that a token passes by.
+    assert bool(said) or cost.active > 0.99 * cost.total or name in SAID_OTHERWISE
+    for number, unit, exact in ((said[1], said[2], cost.total), (said[3], said[4], cost.active)) if said else ():
+        _, _, decimals = number.partition(".")
+        assert f"{exact / {'M': 1e6, 'B': 1e9}[unit]:.{len(decimals)}f}" == number
 
 
 @every_preset
@@ -142,6 +177,14 @@ def test_sections_come_in_one_order(name: str) -> None:
     spec = yaml.safe_load(PATHS[name].read_text(encoding="utf-8"))
     reserved = [key for key in spec if is_reserved(key)]
     assert list(spec) == [*(section for section in SECTIONS if section in spec), *reserved]
+
+
+@every_preset
+def test_words_come_in_one_order(name: str) -> None:
+    spec = yaml.safe_load(PATHS[name].read_text(encoding="utf-8"))
+    for mapping, order in [(spec["model"], MODEL), *((each, TEMPLATE) for each in spec["layer_templates"].values())]:
+        assert list(mapping) == [word for word in order if word in mapping]
+        assert set(mapping) <= set(order)
 
 
 @every_preset
@@ -266,6 +309,7 @@ TOUCHED = {
     "arch_expert_blackmamba_moe_mini": 9e7,
     "arch_expert_deepseek_moe_mini": 6e7,
     "arch_expert_dilated_longnet_mini": 7.5e7,
+    "arch_expert_dsv4_flash_mini": 7e7,
     "arch_expert_dsv4_subset_mini": 7e7,
     "arch_expert_frontier_full_moe_mini": 6e7,
     "arch_expert_mhc_moe_mini": 7e7,
@@ -276,4 +320,4 @@ TOUCHED = {
 
 @pytest.mark.parametrize("name", sorted(TOUCHED))
 def test_a_token_touches_about_what_was_promised(name: str) -> None:
-    assert model_cost(ir_of(name)).active == pytest.approx(TOUCHED[name], rel=0.2)
+    assert model_cost(ir_of(name)).active == pytest.approx(TOUCHED[name], rel=0.1)

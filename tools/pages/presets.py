@@ -1,8 +1,7 @@
-"""docs/reference/presets.md: name, exact size, summary and source of every shipped preset."""
+"""docs/reference/presets.md: sizes, lesson and source of every shipped preset, by tier and level."""
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from pages.markdown import GENERATED, join, table
@@ -10,48 +9,53 @@ from pages.markdown import GENERATED, join, table
 INTRODUCTION = """\
 # Presets
 
-Starting points: every size can be edited. `eulerstack presets list` shows them, `eulerstack presets show NAME` prints
-one, and every `--preset` takes a name or a path. Parameters are exact, embeddings included, a tied head counted once;
-the cache is that of one sequence at the preset's full context, in its own dtype."""
+Starting points: every size can be edited. `eulerstack presets list` shows them, by tier, level, size, mixer and paper;
+`eulerstack presets show NAME` explains one with a picture of its stack, and with `--yaml` prints its file; every `--preset`
+takes a name or a path. Parameters are exact, embeddings included, a tied head counted once; active ones are those that
+one token touches, where that is fewer; the cache is that of one sequence at the preset's full context, in its own dtype."""
+
+TIERS = {
+    1: "Tier 1: validated industrial practice",
+    2: "Tier 2: recent hybrids, experts and long contexts",
+    3: "Tier 3: experimental primitives",
+}
+COLUMNS = ["name", "parameters", "active", "layers × width", "context", "cache", "mixers", "teaches", "source"]
 
 
 def page() -> str:
     """The page's text."""
-    import eulerstack as es
     import eulerstack_presets
+    from eulerstack.preset_headers import LEVELS, read_header
+
+    paths = sorted(Path(eulerstack_presets.__file__).parent.glob("*.yml"))
+    headers = {path: read_header(path) for path in paths}
+    sections = []
+    for tier, title in TIERS.items():
+        sections.append(f"## {title}")
+        for level in LEVELS:
+            rows = [_row(path) for path in paths if (headers[path].tier, headers[path].level) == (tier, level)]
+            if rows:
+                sections += [f"### {level.capitalize()}, tier {tier}", table(COLUMNS, rows)]
+    return join(GENERATED, INTRODUCTION, *sections)
+
+
+def _row(path: Path) -> list[str]:
+    import eulerstack as es
     from eulerstack.compiler.cost import model_cost
+    from eulerstack.preset_headers import read_header
 
-    rows = []
-    for path in sorted(Path(eulerstack_presets.__file__).parent.glob("*.yml")):
-        ir = es.normalize_to_ir(es.load(str(path)))
-        header = header_of(path)
-        cache = model_cost(ir).cache_bytes(ir.model["max_seq_len"])
-        rows.append(
-            [
-                f"`{path.stem}`",
-                f"{es.count_parameters(ir):,}",
-                f"{len(ir.layers)} × {ir.model['d_model']}",
-                f"{ir.model['max_seq_len']:,}",
-                f"{cache / 2**20:,.1f} MiB",
-                header[0],
-                source_of(header),
-            ]
-        )
-    columns = ["name", "parameters", "layers × width", "context", "cache", "summary", "source"]
-    return join(GENERATED, INTRODUCTION, table(columns, rows))
-
-
-def header_of(path: Path) -> list[str]:
-    """The lines of the comment at the top, without their marks."""
-    lines = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        if not line.startswith("#"):
-            break
-        lines.append(line.removeprefix("#").strip())
-    return lines
-
-
-def source_of(header: list[str]) -> str:
-    """What follows `Source:` up to the line with the tier."""
-    text = " ".join(header)
-    return re.sub(r"^.*?Source: (.*?)\.? Tier \d.*$", r"\1", text)
+    header = read_header(path)
+    ir = es.normalize_to_ir(es.load(str(path)))
+    cost = model_cost(ir)
+    mixers = dict.fromkeys(layer.mixer.type for layer in ir.layers)
+    return [
+        f"`{path.stem}`",
+        f"{cost.total:,}",
+        f"{cost.active:,}" if cost.active < cost.total else "",
+        f"{len(ir.layers)} × {ir.model['d_model']}",
+        f"{ir.model['max_seq_len']:,}",
+        f"{cost.cache_bytes(ir.model['max_seq_len']) / 2**20:,.1f} MiB",
+        ", ".join(f"`{mixer}`" for mixer in mixers),
+        f"**{header.summary}** {header.teaches[:1].upper()}{header.teaches[1:]}",
+        header.source,
+    ]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from eulerstack.dsl.suggest import nearest
 from eulerstack.errors import Diagnostic, ValidationError, msg
+from eulerstack.preset_headers import Header, read_header
 
 if TYPE_CHECKING:
     from eulerstack.dsl.source import Spec
@@ -20,17 +21,19 @@ SUFFIXES = (".yml", ".yaml")
 
 @dataclass(frozen=True)
 class Preset:
-    """A named spec file; `summary` is the first line of its header comment."""
+    """A named spec file."""
 
     name: str
     path: Path
 
     @property
-    def summary(self) -> str:
-        """The first comment line of the file, without the hash; empty when it begins with anything else."""
-        with open(self.path, encoding="utf-8") as file:
-            first = file.readline()
-        return first.lstrip("#").strip() if first.startswith("#") else ""
+    def header(self) -> Header:
+        """What the comment at the top of the file says; an empty one for a file that can't be read."""
+        try:
+            return read_header(self.path)
+        except (OSError, UnicodeDecodeError):
+            # `validate` says what is wrong with it; a list of presets goes on.
+            return Header()
 
 
 def presets(registry: Registry | None = None) -> list[Preset]:

@@ -73,7 +73,7 @@ def build() -> typer.Typer:
     )
     presets_group = _group(_("The specs that are ready to use."))
     presets_group.command("list", cls=Command, help=_("List the presets."))(presets.list_presets)
-    presets_group.command("show", cls=Command, help=_("Print a preset's file."))(presets.show_preset)
+    presets_group.command("show", cls=Command, help=_("Explain a preset, or print its file."))(presets.show_preset)
     app.add_typer(presets_group, name="presets")
     plugins_group = _group(_("The installed plugins and the words they provide."))
     plugins_group.command("list", cls=Command, help=_("List the plugins, working or not."))(plugins.list_plugins)
