@@ -10,16 +10,17 @@ INTRODUCTION = """\
 # Presets
 
 Starting points: every size can be edited. `eulerstack presets list` shows them, by tier, level, size, mixer and paper;
-`eulerstack presets show NAME` explains one with a picture of its stack, and with `--yaml` prints its file; every `--preset`
-takes a name or a path. Parameters are exact, embeddings included, a tied head counted once; active ones are those that
-one token touches, where that is fewer; the cache is that of one sequence at the preset's full context, in its own dtype."""
+`eulerstack presets show NAME` explains one with a picture of its stack, and with `--yaml` prints its file. Every
+`--preset` takes a name or a path. Parameters are exact, embeddings included, a tied head counted once; active ones are
+those that one token touches, where that is fewer; the cache is that of one sequence at the full context, in the preset's
+own dtype."""
 
 TIERS = {
     1: "Tier 1: validated industrial practice",
     2: "Tier 2: recent hybrids, experts and long contexts",
     3: "Tier 3: experimental primitives",
 }
-COLUMNS = ["name", "parameters", "active", "layers × width", "context", "cache", "mixers", "teaches", "source"]
+COLUMNS = ["name", "parameters", "active", "layers × width", "context", "cache", "mixers", "what it is", "source"]
 
 
 def page() -> str:
@@ -56,6 +57,6 @@ def _row(path: Path) -> list[str]:
         f"{ir.model['max_seq_len']:,}",
         f"{cost.cache_bytes(ir.model['max_seq_len']) / 2**20:,.1f} MiB",
         ", ".join(f"`{mixer}`" for mixer in mixers),
-        f"**{header.summary}** {header.teaches[:1].upper()}{header.teaches[1:]}",
+        f"**{header.summary}** Teaches: {header.teaches}",
         header.source,
     ]
