@@ -12,8 +12,8 @@ INTRODUCTION = """\
 Starting points: every size can be edited. `eulerstack presets list` shows them, by tier, level, size, mixer and paper;
 `eulerstack presets show NAME` explains one with a picture of its stack, and with `--yaml` prints its file. Every
 `--preset` takes a name or a path. Parameters are exact, embeddings included, a tied head counted once; active ones are
-those that one token touches, where that is fewer; the cache is that of one sequence at the full context, in the preset's
-own dtype."""
+those that one token touches, where that is fewer; the cache is that of one sequence at the full context, in its own
+dtype."""
 
 TIERS = {
     1: "Tier 1: validated industrial practice",
