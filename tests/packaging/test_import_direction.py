@@ -28,7 +28,8 @@ LAYERS: dict[str, set[str]] = {
     "eulerstack.dsl": {"eulerstack.errors"},
     "eulerstack.plugins": {"eulerstack.errors", "eulerstack.i18n"},
     "eulerstack.schema": {"eulerstack.errors", "eulerstack.i18n", "eulerstack.dsl", "eulerstack.plugins"},
-    "eulerstack.presets": {"eulerstack.errors", "eulerstack.dsl", "eulerstack.plugins"},
+    "eulerstack.preset_headers": set(),
+    "eulerstack.presets": {"eulerstack.errors", "eulerstack.dsl", "eulerstack.plugins", "eulerstack.preset_headers"},
     "eulerstack.ir": {"eulerstack.errors", "eulerstack.dsl", "eulerstack.plugins", "eulerstack.schema"},
     "eulerstack.hf": {"eulerstack.errors", "eulerstack.plugins", "eulerstack.ir"},
     "eulerstack.components": {"eulerstack.hf"},
@@ -40,8 +41,8 @@ LAYERS: dict[str, set[str]] = {
     "eulerstack.testing": {"eulerstack.errors", "eulerstack.i18n", "eulerstack.dsl", "eulerstack.plugins",
                            "eulerstack.schema", "eulerstack.ir", "eulerstack.hf", "eulerstack.compiler"},
     "eulerstack.cli": {"eulerstack.errors", "eulerstack.i18n", "eulerstack.dsl", "eulerstack.plugins",
-                       "eulerstack.schema", "eulerstack.presets", "eulerstack.ir", "eulerstack.compiler",
-                       "eulerstack.exported"},
+                       "eulerstack.schema", "eulerstack.preset_headers", "eulerstack.presets", "eulerstack.ir",
+                       "eulerstack.compiler", "eulerstack.exported"},
 }  # fmt: skip
 # Every package of plugins, the mixers' included.
 PLUGIN_LAYERS = {
