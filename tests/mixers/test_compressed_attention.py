@@ -443,5 +443,5 @@ def test_sizes_of_deepseek_v4_are_the_defaults() -> None:
     assert (hca["window"], hca["compression"]["m_block"], hca["compression"]["indexer"]) == (128, 128, None)
     assert (csa["window"], csa["compression"]["m_block"], csa["compression"]["top_k_blocks"]) == (128, 4, 512)
     assert dict(csa["compression"]["indexer"]) == {
-        "arch": "lightning", "n_heads": 64, "d_per_head": 128, "dtype": "float32"
+        "arch": "lightning", "n_heads": 64, "d_per_head": 128, "dtype": "float32", "kl_coef": 1.0
     }  # fmt: skip

@@ -336,6 +336,8 @@ class TestOutputs:
         (tmp_path / "model" / "model.safetensors").unlink()
         write_weights(tmp_path / "model", iter_initial(ir, 0), expected_weights(ir), "float32", max_shard_bytes=20_000)
         assert len(list((tmp_path / "model").glob("*.safetensors"))) > 2
+        index = json.loads((tmp_path / "model" / "model.safetensors.index.json").read_text(encoding="utf-8"))
+        assert index["metadata"]["total_size"] == sum(each.numel() * each.element_size() for each in whole.values())
         loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "model", trust_remote_code=True).state_dict()
         assert all(torch.equal(loaded[name], tensor) for name, tensor in whole.items())
 

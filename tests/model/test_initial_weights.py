@@ -42,6 +42,18 @@ def test_every_scheme_gives_other_weights_and_the_same_ones_again() -> None:
             assert one == other or not torch.equal(drawn[one][DOWN], drawn[other][DOWN])
 
 
+def test_no_two_matrices_begin_alike() -> None:
+    drawn = [(name, each) for name, each in weights("normal").items() if each.ndim == 2]
+    alike = [
+        (one, other)
+        for index, (one, first) in enumerate(drawn)
+        for other, second in drawn[index + 1 :]
+        # Streams that began alike would give the same first numbers whatever the shapes.
+        if torch.equal(first.flatten()[:16], second.flatten()[:16])
+    ]
+    assert len(drawn) > 10 and alike == []
+
+
 def test_normal_is_what_the_spec_had_without_the_word() -> None:
     spec = changed(tiny_spec(), SIZES)
     model = es.compile_to_hf_model(es.normalize_to_ir(spec), seed=3)

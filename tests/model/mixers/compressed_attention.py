@@ -84,6 +84,7 @@ CASES = {
     "mixer.attention.compression.indexer.n_heads": of_compression("indexer.n_heads", 17, "parameters", CSA),
     "mixer.attention.compression.indexer.d_per_head": of_compression("indexer.d_per_head", 15, "parameters", CSA),
     "mixer.attention.compression.indexer.dtype": of_compression("indexer.dtype", "bfloat16", "cache_bytes", CSA),
+    "mixer.attention.compression.indexer.kl_coef": of_compression("indexer.kl_coef", 0.0, "loss", CSA),
     "mixer.attention.o_latent_dim": field("o_latent_dim", 9, "parameters", **HCA),
     "mixer.attention.o_groups": field("o_groups", 3, "parameters", **HCA, o_latent_dim=9),
 }

@@ -4,7 +4,7 @@
     features       of a mixer: the `Features` that differ from their defaults
     holds          of a mixer that holds others: the parameter under which they stand, nodes like it
     absent         of a feed-forward block that a layer does without: true
-    routes         of a mixer or a feed-forward block that reports what its routing adds to the loss: true
+    routes         of a mixer or a feed-forward block that reports what is added to the loss of a training pass: true
     sizes          of a layer with a width of its own: d_model, head_dim and d_ff there
     norms          of a residual: the names of the norms that its layer holds
     residual_streams  of a residual with several streams: how many
@@ -64,6 +64,10 @@ def architecture_of(ir: ModelIR) -> dict[str, Any]:
         mixer = registry.get("mixer", block["mixer"]["type"])
         if probed and units_of(registry, mixer, block["mixer"]["params"]) > 1:
             block["mixer"]["routes"] = True
+        for node in slot_mixers(block):
+            if adds_loss(registry, registry.get("mixer", node["type"]), node["params"]):
+                # What holds it hands on what it reports.
+                node["routes"] = block["mixer"]["routes"] = True
     for written, stage in zip(architecture["layers"], ir.stages, strict=True):
         if not is_cached(registry, stage):
             written["cached"] = False
@@ -172,6 +176,11 @@ def streams_of(registry: Registry, residual: Primitive, params: Params) -> int:
 def units_of(registry: Registry, primitive: Primitive, params: Params) -> int:
     """How many units a primitive routes to. Errors: CompatibilityError that names its plugin when that fails."""
     return ask(registry, primitive, int, primitive.routed_units, params)
+
+
+def adds_loss(registry: Registry, mixer: Primitive, params: Params) -> bool:
+    """Whether a mixer adds to the loss. Errors: CompatibilityError that names its plugin when that fails."""
+    return ask(registry, mixer, bool, mixer.adds_loss, params)
 
 
 def held_nodes(node: Mapping[str, Any]) -> list[dict[str, Any]]:

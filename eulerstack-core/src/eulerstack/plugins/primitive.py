@@ -243,6 +243,11 @@ def _always(params: Params) -> bool:
     return True
 
 
+def _never(params: Params) -> bool:
+    """False."""
+    return False
+
+
 def _no_units(params: Params) -> int:
     return 0
 
@@ -306,6 +311,8 @@ class Primitive:
     absent      the layer has no such part (ffns only); then there is no class, and `module` is ""
     routes    the module chooses what to compute for each token and reports what that adds to the loss (ffns only): it
               has `begin`, `finish`, `note_load` and `correct`, see docs/writing-a-plugin.md
+    adds_loss  params -> whether the module reports what is added to the loss of a training pass (mixers only): it has
+              `begin` and `finish`, as what `routes` has
     routed_units  params -> how many units (experts, branches) the module chooses among or weighs for each token; 0: it
               routes nothing. Where a spec asks for a usage probe its class makes one and has `begin` and `finish`
               (mixers and ffns), see docs/writing-a-plugin.md. The core counts the probe's parameters
@@ -350,6 +357,7 @@ class Primitive:
     stream_ends_cost: Callable[[Dims, Params, int], Cost] = _free
     absent: bool = False
     routes: bool = False
+    adds_loss: Callable[[Params], bool] = _never
     routed_units: Callable[[Params], int] = _no_units
     place: PositionPlace = "mixers"
     config_fields: Callable[[Params, Mapping[str, Any]], Mapping[str, Any]] = _no_fields

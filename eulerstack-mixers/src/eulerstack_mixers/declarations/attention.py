@@ -29,6 +29,7 @@ from eulerstack_mixers.declarations.compressed_attention import (
     check_compression,
     compressed_cost,
     resolve_compression,
+    teaches_indexer,
 )
 from eulerstack_mixers.declarations.latent_attention import LATENT_WORDS, check_latent, latent_cost, resolve_latent
 from eulerstack_mixers.declarations.native_sparse_attention import is_native, native_cost
@@ -365,6 +366,7 @@ ATTENTION = Primitive(
     linears=linears,
     cache=cache,
     features=features,
+    adds_loss=teaches_indexer,
     config_fields=lambda params, model: {"attention_dropout": params["attn_drop"]},
     state=("kv_cache",),
     tensor_parallel=tensor_parallel,

@@ -30,7 +30,7 @@ from eulerstack_mixers.declarations.native_sparse_attention import (
     resolve_native,
 )
 from eulerstack_mixers.declarations.rope_scaling import rotated_width
-from eulerstack_mixers.declarations.words import Schema, choice, integer
+from eulerstack_mixers.declarations.words import Schema, choice, integer, number
 
 Params = Mapping[str, Any]
 SEE = "reference/errors.md#compression"
@@ -62,6 +62,12 @@ INDEXER: Schema = {
             "summed in float32.",
             ("float32", "bfloat16", "float16"),
             "float32",
+        ),
+        "kl_coef": number(
+            "Weight in the training loss of the divergence between the indexer's scores and attention's weights, which "
+            "alone teaches the indexer; 0: it stays as it is.",
+            1.0,
+            minimum=0,
         ),
     },
     "additionalProperties": False,
@@ -156,6 +162,12 @@ def shares_keys(params: Params) -> bool:
     """Whether one head of keys, which are the values too, serves all heads of queries."""
     compression = params["compression"]
     return compression is not None and compression["type"] in SHARED_KEYS
+
+
+def teaches_indexer(params: Params) -> bool:
+    """Whether a layer adds to the loss what teaches its indexer."""
+    indexer = (params["compression"] or {}).get("indexer")
+    return indexer is not None and indexer["kl_coef"] > 0
 
 
 def resolve_compression(params: Params) -> Params:

@@ -166,6 +166,8 @@ def _attention(reader: ConfigReader) -> dict[str, dict[str, Any]]:
         "arch": "lightning",
         "n_heads": reader.integer("index_n_heads"),
         "d_per_head": reader.integer("index_head_dim"),
+        # The class adds no loss of its own.
+        "kl_coef": 0.0,
     }
     chosen = {"top_k_blocks": reader.integer("index_topk"), "indexer": indexer}
     return {
@@ -302,8 +304,13 @@ def to_config(ir: Any) -> dict[str, Any]:
 
 
 def canonical(layer: Mapping[str, Any]) -> Mapping[str, Any]:
-    """`layer` with one word for each meaning; a table that came with the weights follows from no salt."""
+    """`layer` with one word for each meaning; a table that came with the weights follows from no salt, and how
+    an indexer is taught is no part of a checkpoint."""
     result = {name: dict(part) for name, part in canonical_experts(layer).items()}
+    compression = result["mixer"].get("compression") or {}
+    if compression.get("indexer"):
+        indexer = {word: value for word, value in compression["indexer"].items() if word != "kl_coef"}
+        result["mixer"]["compression"] = {**compression, "indexer": indexer}
     if "routing" in result["ffn"]:
         result["ffn"]["routing"] = result["ffn"]["routing"]["type"]
     return result

@@ -62,13 +62,23 @@ class Branched(nn.Module):
         # Tells branches apart by their outputs, where the spec asks for it.
         self.usage_probe = usage_probe(config, len(branches))
 
+        # Branches that add to the loss themselves.
+        self.reporting = [name for name, branch in branches.items() if branch.get("routes")]
+
     def begin(self, kept: torch.Tensor | None, token_ids: Any = None, sequence_ids: Any = None) -> None:
-        """`kept` (batch, time) is 0 at padding, which counts in no loss. Called where there is a probe alone."""
-        self.usage_probe.begin(kept)
+        """`kept` (batch, time) is 0 at padding, which counts in no loss."""
+        if self.usage_probe is not None:
+            self.usage_probe.begin(kept)
+        for name in self.reporting:
+            self.get_submodule(f"branch_{name}").begin(kept, token_ids, sequence_ids)
 
     def finish(self) -> tuple[torch.Tensor | None, None]:
-        """While training: what the probe adds to the loss."""
-        return self.usage_probe.finish(), None
+        """While training: what the probe and the branches add to the loss."""
+        losses = [self.get_submodule(f"branch_{name}").finish()[0] for name in self.reporting]
+        if self.usage_probe is not None:
+            losses.append(self.usage_probe.finish())
+        found = [loss for loss in losses if loss is not None]
+        return sum(found) if found else None, None
 
     def forward(
         self, hidden_states: torch.Tensor, position_embeddings: Any, attention_mask: Any, **kwargs: Any

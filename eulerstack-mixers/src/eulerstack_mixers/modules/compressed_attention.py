@@ -23,6 +23,7 @@ from eulerstack.hf.attention_base import AttentionBase
 from eulerstack.hf.tables import ByName
 from eulerstack_mixers.modules.attention import OPTIONS, eager_attention
 from eulerstack_mixers.modules.block_compressor import BlockCompressor, rotate_last
+from eulerstack_mixers.modules.indexer_loss import indexer_divergence, weights_on_blocks
 from eulerstack_mixers.modules.norms import RMSNorm
 from eulerstack_mixers.modules.positions_rope import RotaryEmbedding
 from eulerstack_mixers.modules.token_blocks import BlockLayout, TokenRows
@@ -63,6 +64,14 @@ class LightningIndexer(nn.Module):
         self.q_proj = nn.Linear(query_source, self.n_heads * self.width, bias=False)
         self.weights_proj = nn.Linear(config.hidden_size, self.n_heads, bias=False)
         self.parameter_roles = {"weights_proj.weight": "router"}
+        # The weight of what teaches it.
+        self.kl_coef = words["kl_coef"]
+
+    def divergence(
+        self, scores: torch.Tensor, chosen: torch.Tensor, weights: torch.Tensor, own: torch.Tensor | None
+    ) -> torch.Tensor:
+        """What its scores add to the loss where attention gives the blocks `weights`; all (batch, time, blocks)."""
+        return self.kl_coef * indexer_divergence(scores, weights, chosen, own)
 
     def forward(
         self,
@@ -152,6 +161,8 @@ class CompressedAttention(AttentionBase):
         if compression["indexer"] is not None:
             indexer = INDEXERS[compression["indexer"]["arch"]]
             self.indexer = indexer(config, compression, self.q_latent_dim or width, self.interleaved)
+        # What teaches the indexer, between `begin` and `finish`.
+        self.loss: torch.Tensor | None = None
         if params["o_latent_dim"] is None:
             self.o_proj = nn.Linear(query_width, width, bias=params["o_bias"])
         else:
@@ -161,6 +172,15 @@ class CompressedAttention(AttentionBase):
         self.grouped_output = params["o_latent_dim"] is not None
         sinks = params["attention_sinks"]
         self.sinks = None if sinks is None else OPTIONS["attention_sinks"](self.n_heads, sinks)
+
+    def begin(self, kept: Any, token_ids: Any = None, sequence_ids: Any = None) -> None:
+        """A pass begins whose `finish` reports what teaches the indexer."""
+        self.loss = None
+
+    def finish(self) -> tuple[torch.Tensor | None, None]:
+        """While training: what the indexer's scores add to the loss."""
+        loss, self.loss = self.loss, None
+        return loss, None
 
     def forward(
         self,
@@ -201,7 +221,8 @@ class CompressedAttention(AttentionBase):
             blocks = self.compressor(hidden_states, layout, block_rotation, hidden_states.dtype)
             chosen = layout.visible(blocks)
         if self.indexer is not None:
-            scores = self.indexer(hidden_states, source, layout, rotation, block_rotation)
+            # A choice has no gradient: nothing of the indexer's reaches what it reads.
+            scores = self.indexer(hidden_states.detach(), source.detach(), layout, rotation, block_rotation)
             chosen = highest_blocks(scores, chosen.expand(*scores.shape[:2], -1), self.top_k_blocks)
         chunks = WindowChunks(rows, key, self.window)
         # Weights that were asked for are those of all keys at once.
@@ -224,6 +245,11 @@ class CompressedAttention(AttentionBase):
             kwargs["softcap"] = self.softcap
         if self.sinks is not None:
             kwargs["s_aux"] = self.sinks(query)
+        if self.training and self.indexer is not None and self.indexer.kl_coef:
+            weights = weights_on_blocks(query, key, visible, blocks.shape[1], {"scaling": self.scaling, **kwargs})
+            if in_chunks:
+                weights = chunks.restored(weights.unsqueeze(2)).squeeze(2)
+            self.loss = self.indexer.divergence(scores, chosen, weights, rows.own)
         attention_interface = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention)
         attention_output, attention_weights = attention_interface(
             self,
