@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import os
 import pty
+import signal
 import subprocess
 import sys
+import time
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from eulerstack import __version__
 from eulerstack.cli import terminal
+from eulerstack.cli.running import noting_interrupts
 from eulerstack.i18n import LANGUAGES
 from tests.cli.conftest import Run
 
@@ -119,6 +124,37 @@ def test_a_defect_is_three_lines_and_a_traceback_on_request(
     monkeypatch.setenv("EULERSTACK_TRACEBACK", "1")
     with pytest.raises(ZeroDivisionError):
         run("validate", spec)
+
+
+def test_an_interrupt_that_a_library_turns_into_its_own_error_is_an_interrupt_still(
+    run: Run, spec: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from eulerstack.cli import validate
+
+    def interrupted(reference: str, assignments: object) -> None:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt as interrupt:
+            raise ModuleNotFoundError("a part is missing") from interrupt
+
+    monkeypatch.setattr(validate, "read", interrupted)
+    handler = signal.getsignal(signal.SIGINT)
+    assert run("validate", spec) == (130, "", "")
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_an_interrupt_waits_until_torch_is_imported_which_would_abort(monkeypatch: pytest.MonkeyPatch) -> None:
+    half = ModuleType("torch")
+    half.__spec__ = ModuleSpec("torch", None)
+    half.__spec__._initializing = True  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "torch", half)
+    reached = False
+    with pytest.raises(KeyboardInterrupt), noting_interrupts():
+        signal.raise_signal(signal.SIGINT)
+        reached = True
+        half.__spec__._initializing = False  # type: ignore[attr-defined]
+        time.sleep(5)
+    assert reached
 
 
 def process(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -6,112 +6,15 @@ Exit codes: 0 done; 1 the spec, the installation or the output has problems (thr
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Sequence
-
-from eulerstack.cli import failures
-from eulerstack.errors import CompileError, Diagnostic, EulerStackError, msg
-from eulerstack.i18n import LANGUAGES, VARIABLE, activate, parse_language
-
-TRACEBACK_VARIABLE = "EULERSTACK_TRACEBACK"
-BUILDERS = ("torch", "transformers", "safetensors")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code; never raises for bad input."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    for name in ("stdout", "stderr"):
-        # A stream that was closed before the start is None.
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            # A terminal that lacks a character shows its escape; it does not end the command.
-            stream.reconfigure(errors="backslashreplace")
+    # Imported here, so that an interrupt while it is imported ends the command as quietly as one later.
     try:
-        code = _guarded(arguments)
-        sys.stdout.flush()
-        return code
-    except BrokenPipeError:
-        # Python flushes standard output once more at exit; give it a place where that can't fail.
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
-        return failures.PIPE_CLOSED
-    finally:
-        activate(None)
+        from eulerstack.cli.running import run_command
 
-
-def _guarded(arguments: list[str]) -> int:
-    from eulerstack.cli.options import settings
-
-    settings.max_errors = failures.DEFAULT_MAX_ERRORS
-    try:
-        activate(_language(arguments))
-        from eulerstack.cli.application import run
-
-        return run(arguments)
-    except EulerStackError as error:
-        failures.report(error.diagnostics, settings.max_errors)
-        return failures.FAILED
+        return run_command(argv)
     except KeyboardInterrupt:
-        return failures.INTERRUPTED
-    except BrokenPipeError:
-        raise
-    except Exception as error:
-        diagnostic = failures.as_diagnostic(error)
-        if diagnostic is not None:
-            failures.report([diagnostic])
-            return failures.MISUSED
-        if os.environ.get(TRACEBACK_VARIABLE):
-            raise
-        failures.report([_unexpected(error)])
-        return failures.FAILED
-
-
-def _language(arguments: Sequence[str]) -> str | None:
-    """The language to use, looked for before the parser exists because help is translated when that is built."""
-    asked, source = os.environ.get(VARIABLE, ""), VARIABLE
-    for index, argument in enumerate(arguments):
-        if not argument.startswith("-"):
-            break
-        if argument == "--lang":
-            asked, source = ([*arguments[index + 1 :], ""])[0], "--lang"
-            break
-        if argument.startswith("--lang="):
-            asked, source = argument.partition("=")[2], "--lang"
-            break
-    if not asked and source == VARIABLE:
-        return None
-    language = parse_language(asked)
-    if language is None:
-        raise failures.UsageFault(
-            source,
-            msg("there is no language {language}", language=repr(asked)),
-            msg("use one of: {names}", names=", ".join(LANGUAGES)),
-            "reference/cli.md#languages",
-        )
-    return language
-
-
-def _unexpected(error: Exception) -> Diagnostic:
-    text = " ".join(f"{type(error).__name__}: {error}".split())[:500]
-    if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] in BUILDERS:
-        return Diagnostic(
-            CompileError.category,
-            msg("building a model needs {package}, which is not installed", package=error.name),
-            msg('pip install "eulerstack-core[hf]"'),
-            "reference/cli.md#compile",
-        )
-    if isinstance(error, OSError):
-        return Diagnostic(
-            CompileError.category,
-            msg("the system refused: {error}", error=text),
-            msg("check that the path exists, is writable and has room"),
-            "reference/cli.md#output",
-        )
-    return Diagnostic(
-        CompileError.category,
-        msg("this is a defect of EulerStack or of a plugin: {error}", error=text),
-        msg("set {variable}=1 to see where it happened, and report it", variable=TRACEBACK_VARIABLE),
-        "reference/cli.md#defects",
-    )
+        return 130
