@@ -27,10 +27,19 @@ PROJECTS = (
     "eulerstack-core",
     "eulerstack-mixers",
     "eulerstack-plugins/ode",
+    "eulerstack-plugins/tensor",
     "eulerstack-plugins/titans",
     "eulerstack-plugins/ttt",
 )
-NAMES = ("eulerstack", "eulerstack-core", "eulerstack-mixers", "eulerstack-ode", "eulerstack-titans", "eulerstack-ttt")
+NAMES = (
+    "eulerstack",
+    "eulerstack-core",
+    "eulerstack-mixers",
+    "eulerstack-ode",
+    "eulerstack-tensor",
+    "eulerstack-titans",
+    "eulerstack-ttt",
+)
 GENERATE = ROOT / "scripts" / "generate_without_eulerstack.py"
 started = time.monotonic()
 

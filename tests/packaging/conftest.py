@@ -16,6 +16,7 @@ PROJECTS = (
     "eulerstack-core",
     "eulerstack-mixers",
     "eulerstack-plugins/ode",
+    "eulerstack-plugins/tensor",
     "eulerstack-plugins/titans",
     "eulerstack-plugins/ttt",
 )

@@ -45,13 +45,18 @@ LAYERS: dict[str, set[str]] = {
                        "eulerstack.compiler", "eulerstack.exported"},
 }  # fmt: skip
 # Every package of plugins, the mixers' included.
-PLUGIN_LAYERS = {
+PLUGIN_LAYERS: dict[str, set[str]] = {
     "reference": set(),
     "modules": {"eulerstack.hf"},
     "declarations": {"eulerstack.errors", "eulerstack.plugins"},
     "importers": {"eulerstack.errors", "eulerstack.plugins"},
-    "plugin": {"eulerstack.plugins", "{}.declarations", "{}.importers"},
-}
+    "rules": {"eulerstack.errors", "eulerstack.plugins", "eulerstack.ir", "{}.declarations"},
+    "plugin": {"eulerstack.plugins", "{}.declarations", "{}.importers", "{}.rules"},
+    "decompositions": {"eulerstack.errors", "{}.declarations", "{}.modules"},
+    "conversion": {"eulerstack.errors", "eulerstack.dsl", "eulerstack.plugins", "eulerstack.ir", "eulerstack.compiler",
+                   "eulerstack.exported", "{}.declarations", "{}.decompositions"},
+    "__main__": {"eulerstack.errors", "{}.declarations", "{}.conversion"},
+}  # fmt: skip
 PACKAGES = sorted({module.partition(".")[0] for module in SOURCES} - {"eulerstack"})
 LAYERS |= {
     f"{package}.{part}": {name.format(package) for name in below}

@@ -19,10 +19,19 @@ PROJECTS = (
     "eulerstack-core",
     "eulerstack-mixers",
     "eulerstack-plugins/ode",
+    "eulerstack-plugins/tensor",
     "eulerstack-plugins/titans",
     "eulerstack-plugins/ttt",
 )
-NAMES = ("eulerstack", "eulerstack-core", "eulerstack-mixers", "eulerstack-ode", "eulerstack-titans", "eulerstack-ttt")
+NAMES = (
+    "eulerstack",
+    "eulerstack-core",
+    "eulerstack-mixers",
+    "eulerstack-ode",
+    "eulerstack-tensor",
+    "eulerstack-titans",
+    "eulerstack-ttt",
+)
 
 
 def members(wheel: Path) -> set[str]:
@@ -67,6 +76,7 @@ def test_there_is_one_wheel_for_each_distribution(wheels: dict[str, Path]) -> No
         ("eulerstack-core", "eulerstack-core/src/eulerstack"),
         ("eulerstack-mixers", "eulerstack-mixers/src/eulerstack_mixers"),
         ("eulerstack-ode", "eulerstack-plugins/ode/src/eulerstack_ode"),
+        ("eulerstack-tensor", "eulerstack-plugins/tensor/src/eulerstack_tensor"),
         ("eulerstack-titans", "eulerstack-plugins/titans/src/eulerstack_titans"),
         ("eulerstack-ttt", "eulerstack-plugins/ttt/src/eulerstack_ttt"),
     ],
@@ -124,7 +134,7 @@ def test_nothing_of_ours_requires_the_name_that_the_index_gave_to_another_projec
 
 def test_packages_of_single_primitives_come_by_extra_alone(wheels: dict[str, Path]) -> None:
     requirements = [Requirement(line) for line in metadata(wheels["eulerstack"]).get_all("Requires-Dist", [])]
-    for name in ("ode", "titans", "ttt"):
+    for name in ("ode", "tensor", "titans", "ttt"):
         markers = {str(each.marker) for each in requirements if each.name == f"eulerstack-{name}"}
         assert markers == {f'extra == "{name}"', 'extra == "all"'}
 
@@ -141,6 +151,7 @@ def test_entry_points_are_those_that_the_manager_reads(wheels: dict[str, Path]) 
     assert entry_points(wheels["eulerstack-core"]) == {"console_scripts": {"eulerstack": "eulerstack.cli:main"}}
     assert entry_points(wheels["eulerstack-mixers"]) == {"eulerstack": {"mixers": "eulerstack_mixers.plugin"}}
     assert entry_points(wheels["eulerstack-ode"]) == {"eulerstack": {"ode": "eulerstack_ode.plugin"}}
+    assert entry_points(wheels["eulerstack-tensor"]) == {"eulerstack": {"tensor": "eulerstack_tensor.plugin"}}
     assert entry_points(wheels["eulerstack-titans"]) == {"eulerstack": {"titans": "eulerstack_titans.plugin"}}
     assert entry_points(wheels["eulerstack-ttt"]) == {"eulerstack": {"ttt": "eulerstack_ttt.plugin"}}
     assert entry_points(wheels["eulerstack"]) == {"eulerstack": {"presets": "eulerstack_presets"}}

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 from eulerstack.cli.options import json_option
 from eulerstack.cli.terminal import columns, say, say_json, say_pairs, styled, wrap
+from eulerstack.i18n import declared, language
 from eulerstack.i18n import gettext as _
-from eulerstack.i18n import language, translator
 
 KIND_PLACES = {
     "mixer": "layer_templates.<name>.mixer",
@@ -50,12 +50,15 @@ def schema(as_json: Annotated[bool, json_option()] = False) -> None:
         _print_section(path or _("top level"), section, _names(path))
     for kind, place in KIND_PLACES.items():
         for primitive in registry.primitives(kind):
-            _print_title(f"{place}: {primitive.name}", translator()(primitive.summary))
+            _print_title(f"{place}: {primitive.name}", declared(primitive.summary))
             say_pairs(_rows({"properties": primitive.inline}))
             if primitive.schema is not None and primitive.schema.get("properties"):
                 say_pairs(_rows(primitive.schema, f"{primitive.block_name}."))
+    # No word chooses these; keys of namespaces do.
+    for primitive in registry.primitives("linear"):
+        _print_title(f"linear: {primitive.name}", declared(primitive.summary))
     for namespace in registry.namespaces():
-        _print_title(namespace.key, translator()(namespace.summary))
+        _print_title(namespace.key, declared(namespace.summary))
         say_pairs(_rows(namespace.schema))
 
 
@@ -131,7 +134,7 @@ def _explanation(word: Mapping[str, Any]) -> str:
     if "default" in word:
         parts.append(_("default {value}").format(value=_value(word["default"])))
     meaning = word.get("description")
-    return f"{', '.join(part for part in parts if part)}{'. ' if meaning else ''}{_(meaning) if meaning else ''}"
+    return f"{', '.join(part for part in parts if part)}{'. ' if meaning else ''}{declared(meaning) if meaning else ''}"
 
 
 def _type(word: Mapping[str, Any]) -> str:

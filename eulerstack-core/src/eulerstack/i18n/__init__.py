@@ -20,6 +20,7 @@ LOCALE = Path(__file__).parent / "locale"
 
 _active: str | None = None
 _finders: list[Callable[[str], Iterable[str]]] = []
+_listers: list[Callable[[], Iterable[str]]] = []
 
 
 def activate(language: str | None) -> None:
@@ -74,12 +75,24 @@ def _folders(domain: str) -> list[Path]:
     return [LOCALE] if domain == DOMAIN else [Path(folder) for find in _finders for folder in find(domain)]
 
 
-def add_folders(find: Callable[[str], Iterable[str]]) -> None:
+def add_folders(find: Callable[[str], Iterable[str]], domains: Callable[[], Iterable[str]]) -> None:
     """Makes `find` one of the functions that say in which folders the catalogs of another domain lie.
 
-    The plugins' registry is one; it says so itself, because this package knows nothing that stands above it.
+    `domains` lists the domains that it knows. The plugins' registry is one; it says so itself, because this package
+    knows nothing that stands above it.
     """
     _finders.append(find)
+    _listers.append(domains)
+
+
+def declared(text: str) -> str:
+    """What a declaration says of itself (a summary, a description) in the active language, by the catalog that has it:
+    the core's or a plugin's; English where none has."""
+    translated = gettext(text)
+    if translated == text and language() != "en":
+        others = (translator(domain)(text) for lister in _listers for domain in lister())
+        return next((each for each in others if each != text), text)
+    return translated
 
 
 def gettext(text: str) -> str:

@@ -68,4 +68,11 @@ def _catalog_folders(domain: str) -> Iterable[str]:
     return [catalog.folder for catalog in get_registry(strict=False).catalogs() if catalog.domain == domain]
 
 
-add_folders(_catalog_folders)
+def _catalog_domains() -> Iterable[str]:
+    """The domains of plugins' catalogs."""
+    from eulerstack.plugins.manager import get_registry
+
+    return dict.fromkeys(catalog.domain for catalog in get_registry(strict=False).catalogs())
+
+
+add_folders(_catalog_folders, _catalog_domains)

@@ -252,7 +252,7 @@ def _translated(value: Any, language: str | None) -> Any:
     if language is None:
         return _rendered(value, str)
     with i18n.using(language):
-        return _rendered(value, i18n.translator("eulerstack"))
+        return _rendered(value, i18n.declared)
 
 
 def _rendered(value: Any, translate: Callable[[str], str]) -> Any:

@@ -1,0 +1,1 @@
+"""What the forms of weights are, without torch."""

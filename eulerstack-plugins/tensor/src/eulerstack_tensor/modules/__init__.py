@@ -1,0 +1,1 @@
+"""The modules; their source becomes part of exported models."""

@@ -1,0 +1,1 @@
+"""The networks contracted index by index, for tests and readers."""
