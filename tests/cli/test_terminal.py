@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from eulerstack.cli.terminal import cells, in_pairs, long_count, short_bytes, short_count, visible, wrap
+from eulerstack.cli.terminal import cells, in_pairs, long_count, short_bytes, short_count, visible, working, wrap
+from eulerstack.compiler.progress import report
 
 TEXTS = {
     "en": "Turn a spec into a HuggingFace model directory, or a JSON configuration (for programs).",
@@ -50,6 +51,20 @@ def test_explanations_align_whatever_the_script(monkeypatch: pytest.MonkeyPatch)
     lines = list(in_pairs([("이름", "x " * 30), ("--option", "y")]))
     assert {cells(line) - cells(line.lstrip()) for line in lines[1:-1]} == {12}
     assert lines[-1] == "  --option  y"
+
+
+@pytest.mark.parametrize("watched", [False, True])
+def test_progress_is_shown_to_a_person_who_watches_and_to_nobody_else(
+    watched: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("eulerstack.cli.terminal.is_terminal", lambda *stream: watched)
+    # By this rich draws, whatever standard error is.
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    with working("Compiling…"):
+        report(1, 2)
+    shown = capsys.readouterr()
+    assert shown.out == "" and ("Compiling…" in shown.err) == watched
 
 
 def test_control_characters_are_written_out() -> None:
