@@ -25,11 +25,11 @@ from eulerstack.compiler.cost import model_cost  # noqa: E402
 from eulerstack.dsl.source import as_spec, parse_text  # noqa: E402
 from eulerstack.errors import CompatibilityError  # noqa: E402
 from eulerstack.ir.printer import from_data, print_ir, to_data  # noqa: E402
+from eulerstack.testing.training import precise_loss  # noqa: E402
 from eulerstack_mixers.modules.drafting import HeadDrafts  # noqa: E402
 from eulerstack_mixers.reference.mtp import drafted_hidden_states, multi_token_loss  # noqa: E402
 from tests.model.mixers.mtp import own_template, spec  # noqa: E402
 from tests.model.specs import built, changed, tiny_spec, tokens  # noqa: E402
-from tests.model.test_training import precise_loss  # noqa: E402
 
 WIDTH = 36
 MIXER = "layer_templates.decoder.mixer"
@@ -254,6 +254,10 @@ def test_a_trained_model_accepts_its_drafts_and_takes_fewer_passes(name: str) ->
     assert torch.equal(greedy(model, prompt, use_mtp=True), expected)
     # The prompt gives one token, every pass after it one more than there are modules.
     assert len(passes) == 1 + -(-19 // (len(model.head.predictors) + 1))
+    for most in (0, 1):
+        passes.clear()
+        assert torch.equal(greedy(model, prompt, use_mtp=True, num_assistant_tokens=most), expected)
+        assert len(passes) == 1 + -(-19 // (most + 1))
 
 
 def test_the_end_token_a_mask_and_the_budget_are_kept() -> None:

@@ -29,7 +29,7 @@ def check_rollback(caches: list[Any], whose: str) -> None:
 
 
 class HeadDrafts(CandidateGenerator):
-    """Proposes, after each pass of the model, as many tokens as the head has modules.
+    """Proposes, after each pass of the model, as many tokens as the head has modules, `num_assistant_tokens` at most.
 
     A module's cache holds one entry a position, computed from that position's hidden state and a later token. The
     entries whose token was itself a draft are dropped after each round, and computed again from the tokens accepted.
@@ -39,11 +39,12 @@ class HeadDrafts(CandidateGenerator):
 
     def __init__(self, model: Any, generation_config: Any, logits_processor: Any):
         self.model, self.head = model, model.head
-        self.depth = len(self.head.predictors)
+        most = generation_config.num_assistant_tokens
+        self.depth = len(self.head.predictors) if most is None else max(0, min(len(self.head.predictors), most))
         self.max_length, self.do_sample = generation_config.max_length, generation_config.do_sample
         self.logits_processor = logits_processor
         self.model_kwargs_overrides = {"output_hidden_states": last_hidden_states_alone()}
-        self.caches = self.head.draft_caches()
+        self.caches = self.head.draft_caches()[: self.depth]
         if self.depth > 1:
             check_rollback(self.caches, "the head's template")
             for cache in self.caches:
@@ -119,4 +120,4 @@ class HeadDrafts(CandidateGenerator):
     def update_candidate_strategy(
         self, input_ids: torch.LongTensor, scores: torch.FloatTensor, num_matches: int
     ) -> None:
-        """Nothing: the number of drafts is the number of modules."""
+        """Nothing: the number of drafts stays."""
