@@ -123,6 +123,8 @@ def test_a_fourth_block_is_the_one_that_the_compressed_reading_weighs_most() -> 
     with torch.no_grad():
         mixer(states)
     weights = seen["found"][1][0, 0, -1]
+    # Every head of the group that shares keys gives a weight of 1.
+    assert mixer.n_kv_heads == 1 and float(weights.sum()) == pytest.approx(mixer.n_heads)
     favourite = 1 + int(weights[1:4].argmax())
     expected = sorted({*range(4), *range(16, 24), *range(4 * favourite, 4 * favourite + 4)})
     model = built(spec)
