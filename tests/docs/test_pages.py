@@ -18,6 +18,7 @@ from eulerstack.plugins.manager import Registry
 from eulerstack.plugins.sources import installed_sources
 from eulerstack.schema import validate_v2
 from eulerstack.schema.assemble import assemble
+from eulerstack.testing import CLAIMS, PACKAGE_CLAIMS
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -91,7 +92,11 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 TOY = ROOT / "tests" / "toy_plugin"
-TOY_FILES = [TOY / "pyproject.toml", TOY / "src" / "eulerstack_toy" / "presets" / "toy.yml"]
+TOY_FILES = [
+    TOY / "pyproject.toml",
+    TOY / "test_conformance.py",
+    TOY / "src" / "eulerstack_toy" / "presets" / "toy.yml",
+]
 TOY_FILES += [path for path in sorted((TOY / "src").rglob("*.py")) if path.name != "__init__.py"]
 
 
@@ -101,6 +106,29 @@ def test_the_plugin_page_shows_the_whole_package(path: Path) -> None:
     marker = f"<!-- file: {path.relative_to(ROOT).as_posix()} -->\n"
     assert page.count(marker) == 1
     assert path.read_text(encoding="utf-8").strip() in page.partition(marker)[2]
+
+
+EXAMPLE = ROOT / "examples" / "gated_conv"
+
+
+@pytest.mark.parametrize(
+    "file", ["pyproject.toml", *(f"src/eulerstack_acme/{name}.py" for name in ("plugin", "modules", "reference")),
+             "tests/test_conformance.py"]
+)  # fmt: skip
+def test_the_mixer_page_shows_the_whole_package(file: str) -> None:
+    page = (DOCS / "write-a-mixer.md").read_text(encoding="utf-8")
+    marker = f"<!-- file: examples/gated_conv/{file} -->\n"
+    assert page.count(marker) == 1
+    assert (EXAMPLE / file).read_text(encoding="utf-8").strip() in page.partition(marker)[2]
+
+
+def test_the_mixer_page_lists_every_claim() -> None:
+    page = (DOCS / "write-a-mixer.md").read_text(encoding="utf-8")
+    rows = [
+        f"| {claim.name} | {claim.sentence} | {', '.join(claim.rests_on)} |"
+        for claim in (CLAIMS | PACKAGE_CLAIMS).values()
+    ]
+    assert [row for row in rows if row not in page] == []
 
 
 def shown_specs() -> Iterator[tuple[str, str]]:

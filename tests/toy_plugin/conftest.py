@@ -71,11 +71,14 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def installed(site: Path) -> Iterator[None]:
-    """The package is installed in this process."""
+    """The package is installed in this process, and messages are English unless a test says otherwise."""
+    environment = pytest.MonkeyPatch()
+    environment.setenv("EULERSTACK_LANG", "en")
     sys.path.insert(0, str(site))
     reset_registry()
     torch.set_num_threads(1)
     yield
+    environment.undo()
     sys.path.remove(str(site))
     for name in [name for name in sys.modules if name.partition(".")[0] == "eulerstack_toy"]:
         del sys.modules[name]

@@ -390,7 +390,7 @@ class EulerStackModel(EulerStackPreTrainedModel):
 
         hidden_states = inputs_embeds
         if self.adds_positions:
-            hidden_states = hidden_states + self.position(position_ids)
+            hidden_states = hidden_states + self.position(position_ids).to(hidden_states.dtype)
         hidden_states = self.dropout(hidden_states)
         if self.needs_sequences or (self.training and self.reads_sequences):
             # Positions that were not given never restart, which a traced forward can't find out by looking at them.

@@ -11,6 +11,7 @@ import torch
 from eulerstack.hf.primitives import primitive_class
 from eulerstack.ir import normalize_to_ir
 from eulerstack.ir.dims import dims_of
+from eulerstack.ir.linears import replaced_linears
 from eulerstack.ir.types import PrimitiveIR, thaw
 from eulerstack.plugins import Dims
 from eulerstack.testing.claims import DoesNotApply
@@ -43,6 +44,8 @@ class Observed:
 
 def node_of(example: Example, ir: Any) -> PrimitiveIR:
     """The example's primitive in its IR."""
+    if example.kind == "linear":
+        return next(each.node for each in replaced_linears(ir) if each.node.type == example.name)
     holder = ir.layers[0]
     if example.kind in ("position", "head"):
         holder = ir

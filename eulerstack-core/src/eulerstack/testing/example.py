@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from eulerstack.plugins.manager import get_registry
-from eulerstack.plugins.primitive import KINDS, Kind, Primitive
-from eulerstack.testing.specs import Spec, changed, tiny_spec
+from eulerstack.plugins.primitive import KINDS, Kind, Namespace, Primitive
+from eulerstack.testing.specs import Spec, changed, split_path, tiny_spec
 
 TEMPLATE = "layer_templates.decoder"
 PLACES: dict[str, str] = {
@@ -44,7 +44,8 @@ class Example:
     kind, name   which primitive: "mixer", "vendor.acme.ema"
     params       its block, as a spec would write it; what is left out has its default
     words        what stands beside `type`: the words of an ffn, a memory, the `steps` of an integrator
-    given        changes to the rest of the spec, by dotted paths: {"model.n_kv_heads": 3}
+    given        changes to the rest of the spec, by dotted paths: {"model.n_kv_heads": 3}; of the kind "linear" the key
+                 that puts it into the model, {"`vendor.acme.form`": {…}}, at the top level
     others       field -> another legal value of it (or an `Other`), where the kit's guess from the schema won't do
     reference    the naive implementation; None: the one that the declaration names. It gets one sequence, and by their
                  names whatever it asks for: see `eulerstack.testing.reference`
@@ -89,6 +90,8 @@ class Example:
     def spec(self) -> Spec:
         """The tiny spec with the primitive in its place."""
         spec = changed(tiny_spec(), self.given)
+        if self.kind == "linear":
+            return spec
         block = {self.primitive.block_name: dict(self.params)} if self.primitive.schema is not None else {}
         node = {"type": self.name, **block, **self.words}
         if self.kind == "position":
@@ -111,8 +114,17 @@ class Example:
         """Whether a model that holds it keeps a cache while it decodes; not with an integrator that can't."""
         return self.kind != "integrator" or self.primitive.cached
 
+    @property
+    def namespaces(self) -> list[Namespace]:
+        """Those whose keys `given` holds."""
+        keys = [split_path(path)[0] for path in self.given]
+        return [namespace for namespace in get_registry().namespaces() if namespace.key in keys]
+
     def path(self, word: str) -> str:
-        """The dotted path of one of its words in `spec`: of a word beside `type`, or of its block."""
+        """The dotted path of one of its words in `spec`: of a word beside `type`, of its block, or of its key."""
+        if self.kind == "linear":
+            (namespace,) = self.namespaces
+            return f"`{namespace.key}`.{word}"
         beside = word.partition(".")[0] in self.primitive.inline
         block = "" if beside else f".`{self.primitive.block_name}`"
         return f"{PLACES[self.kind]}{block}.{word}"

@@ -33,6 +33,8 @@ def check_fields(example: Example) -> None:
 
 def words_of(example: Example) -> dict[str, Mapping[str, Any]]:
     """The fields that its declaration brings, by their paths, and the schema of each."""
+    if example.kind == "linear":
+        return {name: each for space in example.namespaces for name, each in space.schema.get("properties", {}).items()}
     prefix = f"{example.kind}.{example.name}."
     names = (name.removeprefix(prefix) for name in fields_of(get_registry())[0] if name.startswith(prefix))
     primitive = example.primitive
@@ -94,7 +96,10 @@ def _has_effect(example: Example, case: Case) -> bool:
 
 
 def _value(example: Example, word: str) -> Any:
-    value: Any = node_of(example, normalize_to_ir(example.spec())).params
+    ir: Any = normalize_to_ir(example.spec())
+    value: Any = node_of(example, ir).params
+    if example.kind == "linear":
+        value = ir.extensions[example.namespaces[0].key]
     for key in word.split("."):
         value = value[key] if isinstance(value, Mapping) else None
     return value

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 from eulerstack.plugins.manager import get_registry
+from eulerstack.plugins.sources import DISABLE_VARIABLE, installed_sources
 from eulerstack.testing.claims import Package
 
 WITHOUT_TORCH = """
@@ -46,8 +47,13 @@ def complete(package: Package) -> None:
 def torch_free(package: Package) -> None:
     """It is listed, validated and priced without importing torch."""
     specs = json.dumps([example.spec() for example in package.examples])
-    # As this process finds packages, however they came to be found.
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    # As this process finds packages, however they came to be found; what strangers import is not this package's fault.
+    strangers = {source.package for source in installed_sources() if not source.own and source.package != package.name}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+        DISABLE_VARIABLE: ",".join(sorted(strangers)),
+    }
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT_TORCH], input=specs, capture_output=True, text=True, env=environment
     )

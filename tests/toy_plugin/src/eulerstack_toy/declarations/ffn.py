@@ -38,4 +38,5 @@ MAXOUT = Primitive(
     schema=SCHEMA,
     cost=cost,
     module="eulerstack_toy.modules.ffn:ToyMaxout",
+    reference="eulerstack_toy.reference.kinds:naive_maxout",
 )

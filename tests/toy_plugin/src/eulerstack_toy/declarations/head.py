@@ -60,4 +60,5 @@ LOW_RANK = Primitive(
     checks=checks,
     lm_head=lambda params: params["rank"] is None,
     module="eulerstack_toy.modules.head:ToyLowRankHead",
+    reference="eulerstack_toy.reference.kinds:naive_low_rank",
 )

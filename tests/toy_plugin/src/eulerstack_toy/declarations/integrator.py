@@ -52,4 +52,5 @@ RELAX = Primitive(
     copies=lambda params: 1,
     evaluations=lambda params: int(params["steps"]),
     module="eulerstack_toy.modules.integrator:ToyRelax",
+    reference="eulerstack_toy.reference.kinds:naive_relax",
 )

@@ -42,6 +42,7 @@ BLOCKS = Primitive(
     checks=checks,
     cost=cost,
     module="eulerstack_toy.modules.linear:ToyBlocks",
+    reference="eulerstack_toy.reference.kinds:naive_blocks",
 )
 
 

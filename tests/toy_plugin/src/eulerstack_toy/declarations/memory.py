@@ -40,4 +40,5 @@ AVERAGE = Primitive(
     cost=cost,
     cache=lambda params: CacheLayer("eulerstack_state"),
     module="eulerstack_toy.modules.memory:ToyAverage",
+    reference="eulerstack_toy.reference.kinds:naive_average",
 )

@@ -46,4 +46,5 @@ BLEND = Primitive(
     cost=cost,
     checks=checks,
     module="eulerstack_toy.modules.merge:ToyBlend",
+    reference="eulerstack_toy.reference.kinds:naive_blend",
 )

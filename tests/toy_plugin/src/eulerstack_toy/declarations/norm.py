@@ -44,4 +44,5 @@ POWER_NORM = Primitive(
     resolve=resolve,
     cost=cost,
     module="eulerstack_toy.modules.norm:ToyPowerNorm",
+    reference="eulerstack_toy.reference.kinds:naive_power_norm",
 )

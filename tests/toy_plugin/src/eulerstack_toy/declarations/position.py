@@ -28,4 +28,5 @@ WAVES = Primitive(
     schema=SCHEMA,
     place="embeddings",
     module="eulerstack_toy.modules.position:ToyWaves",
+    reference="eulerstack_toy.reference.kinds:naive_waves",
 )

@@ -53,4 +53,5 @@ GATED = Primitive(
     stream_ends_cost=ends_cost,
     norm_slots=gated_slots,
     module="eulerstack_toy.modules.residual:ToyGatedResidual",
+    reference="eulerstack_toy.reference.kinds:naive_gated",
 )

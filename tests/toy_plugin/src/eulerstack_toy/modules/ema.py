@@ -1,7 +1,7 @@
 """A gated exponential moving average: W_out(h ⊙ silu(W_gate x)), h_t = a ⊙ h_{t-1} + (1 - a) ⊙ W_in x_t.
 
 Shapes: hidden_states (batch, time, d_model) -> (batch, time, d_model)
-State:  h, (batch, d_model) in float32; its size does not grow with time
+State:  h, (batch, d_model) in float32 at least; its size does not grow with time
 Cost:   parameters 3·d² + d; FLOPs per token 6·d² + 4·d
 """
 
@@ -53,9 +53,10 @@ class ToyEMA(nn.Module):
         position_ids: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> torch.Tensor:
-        # A decay near 1 can't be told from 1 in bfloat16, so the recurrence runs in float32.
-        decay = torch.sigmoid(self.decay_logit.float())
-        inputs = (1 - decay) * self.in_proj(hidden_states).float()
+        # A decay near 1 can't be told from 1 in bfloat16, so the recurrence runs in float32, or in float64 if asked to.
+        precise = torch.promote_types(hidden_states.dtype, torch.float32)
+        decay = torch.sigmoid(self.decay_logit.to(precise))
+        inputs = (1 - decay) * self.in_proj(hidden_states).to(precise)
         decays = decay.expand_as(inputs)
         if position_ids is not None:
             # Position 0 begins a new sequence, also in the middle of a packed batch.

@@ -1,7 +1,7 @@
 """The mean of all tokens so far.
 
 Shapes: hidden_states (batch, time, d_model) -> (batch, time, d_model)
-State:  total (batch, d_model) and count (batch, 1), in float32
+State:  total (batch, d_model) and count (batch, 1), in float32 at least
 """
 
 from typing import Any
@@ -24,7 +24,8 @@ class ToyAverage(MemoryModule):
 
     def first_state(self, hidden_states: torch.Tensor) -> dict[str, torch.Tensor]:
         rows, _, width = hidden_states.shape
-        empty = torch.zeros(rows, width + 1, device=hidden_states.device)
+        precise = torch.promote_types(hidden_states.dtype, torch.float32)
+        empty = torch.zeros(rows, width + 1, dtype=precise, device=hidden_states.device)
         return {"total": empty[:, :-1], "count": empty[:, -1:]}
 
     def learn_and_read(
@@ -44,7 +45,7 @@ class ToyAverage(MemoryModule):
                 total = torch.where(fresh, first["total"], total)
                 count = torch.where(fresh, first["count"], count)
             kept = valid[:, time, None]
-            total = total + hidden_states[:, time].float() * kept
+            total = total + hidden_states[:, time].to(total.dtype) * kept
             count = count + kept
             means.append(total / count.clamp(min=1.0))
         read = self.proj(torch.stack(means, dim=1).to(hidden_states.dtype)) * self.scale
@@ -55,9 +56,9 @@ class ToyAverage(MemoryModule):
     ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
         kept = valid.unsqueeze(-1)
         before = (state["total"] / state["count"].clamp(min=1.0)).unsqueeze(1)
-        distances = ((hidden_states.float() - before) * kept).square().mean(-1)
+        distances = ((hidden_states.to(before.dtype) - before) * kept).square().mean(-1)
         after = {
-            "total": state["total"] + (hidden_states.float() * kept).sum(1),
+            "total": state["total"] + (hidden_states.to(before.dtype) * kept).sum(1),
             "count": state["count"] + kept.sum(1),
         }
         return after, distances.sum(-1) / valid.sum(-1).clamp(min=1)

@@ -12,7 +12,7 @@ from transformers import initialization
 
 
 class ToyPowerNorm(nn.Module):
-    """In float32 inside; with p = 2 it is RMSNorm."""
+    """In float32 at least inside; with p = 2 it is RMSNorm."""
 
     def __init__(self, width: int, params: dict[str, Any]):
         super().__init__()
@@ -25,6 +25,7 @@ class ToyPowerNorm(nn.Module):
         initialization.ones_(self.weight)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        inputs = hidden_states.float()
+        precise = torch.promote_types(hidden_states.dtype, torch.float32)
+        inputs = hidden_states.to(precise)
         size = (inputs.abs().pow(self.p).mean(-1, keepdim=True) + self.eps).pow(1 / self.p)
-        return (inputs / size * self.weight.float()).to(hidden_states.dtype)
+        return (inputs / size * self.weight.to(precise)).to(hidden_states.dtype)
