@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -15,7 +15,7 @@ from eulerstack.testing.bench import node_of
 from eulerstack.testing.cases import Case
 from eulerstack.testing.effects import EFFECTS
 from eulerstack.testing.example import Example, Other
-from eulerstack.testing.schema_words import fields_of
+from eulerstack.testing.schema_words import fields_of, other_values
 from eulerstack.testing.specs import changed
 
 # What a field may do, the likeliest first.
@@ -103,31 +103,3 @@ def _value(example: Example, word: str) -> Any:
     for key in word.split("."):
         value = value[key] if isinstance(value, Mapping) else None
     return value
-
-
-def other_values(schema: Mapping[str, Any], now: Any) -> Iterator[Any]:
-    """Legal values that a field may have beside the one it has, as far as its schema tells; nearest first."""
-    if "enum" in schema:
-        yield from (value for value in schema["enum"] if value != now)
-        return
-    types = schema.get("type", ())
-    types = [types] if isinstance(types, str) else types
-    if "boolean" in types:
-        yield from (value for value in (True, False) if value is not now)
-    if "integer" in types or "number" in types:
-        yield from _other_numbers(schema, now, whole="number" not in types)
-    if "null" in types and now is not None:
-        yield None
-
-
-def _other_numbers(schema: Mapping[str, Any], now: Any, whole: bool) -> Iterator[Any]:
-    low, high = schema.get("minimum"), schema.get("maximum")
-    above, below = schema.get("exclusiveMinimum"), schema.get("exclusiveMaximum")
-    if isinstance(now, bool) or not isinstance(now, (int, float)):
-        now = next((bound for bound in (low, above) if bound is not None), 1)
-    tries = (now + 1, now - 1, 2 * now, now + 2) if whole else (2 * now, now / 2, now + 0.5, now - 0.5, (now + 1) / 2)
-    for value in dict.fromkeys((*tries, now)):
-        fits = (low is None or value >= low) and (high is None or value <= high)
-        fits = fits and (above is None or value > above) and (below is None or value < below)
-        if fits:
-            yield int(value) if whole else float(value)

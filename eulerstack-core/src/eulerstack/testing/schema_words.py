@@ -92,3 +92,32 @@ def _words(schema: Any, place: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 def _shared(word: str, schema: Mapping[str, Any]) -> bool:
     return word in schema.get("properties", {})
+
+
+def other_values(schema: Mapping[str, Any], now: Any) -> Iterator[Any]:
+    """Legal values that a field may have beside the one it has, as far as its schema tells; nearest first."""
+    if "enum" in schema:
+        yield from (value for value in schema["enum"] if value != now)
+        return
+    types = schema.get("type", ())
+    types = [types] if isinstance(types, str) else types
+    if "boolean" in types:
+        yield from (value for value in (True, False) if value is not now)
+    if "integer" in types or "number" in types:
+        yield from _other_numbers(schema, now, whole="number" not in types)
+    if "null" in types and now is not None:
+        yield None
+
+
+def _other_numbers(schema: Mapping[str, Any], now: Any, whole: bool) -> Iterator[Any]:
+    low, high = schema.get("minimum"), schema.get("maximum")
+    above, below = schema.get("exclusiveMinimum"), schema.get("exclusiveMaximum")
+    near: Any = now
+    if isinstance(now, bool) or not isinstance(now, (int, float)):
+        near = next((bound for bound in (low, above) if bound is not None), 1)
+    steps = (1, -1, near, 2, 0) if whole else (near, -near / 2, 0.5, -0.5, (1 - near) / 2, 0.0)
+    for value in dict.fromkeys(near + step for step in steps):
+        fits = value != now and (low is None or value >= low) and (high is None or value <= high)
+        fits = fits and (above is None or value > above) and (below is None or value < below)
+        if fits:
+            yield int(value) if whole else float(value)
