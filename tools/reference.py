@@ -13,14 +13,16 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def pages() -> dict[Path, str]:
     """Every generated page and its text."""
-    from pages import cli, hooks, includes, language, presets
+    from pages import cli, hooks, includes, language, presets, runtime
 
     reference = ROOT / "docs" / "reference"
     return {
         reference / "language.md": language.page(),
         reference / "hooks.md": hooks.page(),
         reference / "presets.md": presets.page(),
+        reference / "runtime.md": runtime.page(),
         reference / "cli.md": cli.page(),
+        ROOT / "README.md": runtime.readme(ROOT / "README.md"),
         ROOT / "docs" / "writing-a-plugin.md": includes.page(ROOT / "docs" / "writing-a-plugin.md", ROOT),
     }
 

@@ -15,6 +15,7 @@
     lm_head        of a head that does without the matrix of that name: false
     layer_types    of a head with layers of its own: the kinds of their cache slots
     config_fields  of the whole: config.json's names for what primitives say
+    one_graph      of the whole, where a primitive makes no single graph: false
     linears        of the whole: nodes of the kind "linear", each with the `modules` of the stack that it stands for
 
 The IR is the rest; it is complete without these, and reading it back leaves them out.
@@ -82,6 +83,8 @@ def architecture_of(ir: ModelIR) -> dict[str, Any]:
     if not registry.get("head", head["type"]).lm_head(head["params"]):
         head["lm_head"] = False
     architecture["config_fields"] = config_fields(registry, architecture)
+    if not all(registry.get(kind, node["type"]).one_graph for kind, node in _nodes(architecture)):
+        architecture["one_graph"] = False
     if linears := _linears(ir, registry):
         architecture["linears"] = linears
     return architecture

@@ -263,7 +263,8 @@ class EulerStackPreTrainedModel(PreTrainedModel):
                 kernel for kernel in kernels[0] if all(kernel in others for others in kernels)
             ]
         # How many tokens a gated layer processes shows only when it runs.
-        self._can_compile_fullgraph = not any("depth_gating" in block for block in config.architecture["blocks"])
+        gated = any("depth_gating" in block for block in config.architecture["blocks"])
+        self._can_compile_fullgraph = config.architecture.get("one_graph", True) and not gated
         super().__init__(config, *args, **kwargs)
 
     @torch.no_grad()

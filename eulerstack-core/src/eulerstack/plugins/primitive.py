@@ -300,6 +300,8 @@ class Primitive:
               cache slot of its own
     cached      whether those slots hold what decoding needs (integrators only). False where evaluations depend on
               tokens to come: a model that has such a stage keeps nothing while it decodes, and takes no cache
+    one_graph   whether torch.compile makes one graph of it; False where what it computes depends on values, as the
+              number of steps of an adaptive solver does. A model that has one doesn't promise a full graph
     head_layers  (dims, params) -> HeadLayers, for a head with layers of its own (heads only)
     norm_slots  (norms' position, whether there is an ffn) -> names of the norms of a layer (residuals only, and needed
               there)
@@ -350,6 +352,7 @@ class Primitive:
     copies: Callable[[Params], int] = _one
     evaluations: Callable[[Params], int] = _one
     cached: bool = True
+    one_graph: bool = True
     head_layers: Callable[[Dims, Params], HeadLayers] | None = None
     norm_slots: Callable[[str, bool], tuple[str, ...]] | None = None
     per_branch: bool = False

@@ -13,9 +13,12 @@ def grouped_linear(rows: torch.Tensor, weights: torch.Tensor, ends: torch.Tensor
 
     Shapes: rows (n, in), sorted by group; weights (groups, out, in); ends (groups), int32 -> (n, out)
 
-    One kernel for all groups where there is one for the number type and the device; otherwise group by group.
+    One kernel for all groups where there is one for the number type and the device; otherwise group by group, which a
+    compiled graph holds as one node of transformers' own.
     """
     weights = weights.to(rows.dtype)
+    if torch.compiler.is_compiling() and rows.dtype != torch.bfloat16:
+        return torch.ops.transformers.grouped_mm_fallback(rows, weights.transpose(-2, -1), ends)
     if rows.dtype not in GROUPED_DTYPES or (rows.is_cuda and rows.dtype != torch.bfloat16):
         begins = [0, *ends.tolist()]
         parts = [rows[begin:end] @ weight.T for begin, end, weight in zip(begins, begins[1:], weights, strict=False)]

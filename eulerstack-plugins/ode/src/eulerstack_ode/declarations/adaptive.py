@@ -67,5 +67,6 @@ ODE_ADAPTIVE = Primitive(
     reference="eulerstack_ode.reference.linear:linear_solution",
     evaluations=evaluations,
     cached=False,
+    one_graph=False,
     cost=cost,
 )
