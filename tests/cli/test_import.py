@@ -53,6 +53,13 @@ def test_what_is_there_is_replaced_only_with_force(run: Run, checkpoint: Path, t
     assert run("import", checkpoint, "--output-dir", target, "--spec-only", "--force").code == 0
 
 
+def test_a_checkpoint_is_never_replaced_by_what_is_made_of_it(run: Run, checkpoint: Path) -> None:
+    before = {path.name: path.read_bytes() for path in checkpoint.iterdir()}
+    outcome = run("import", checkpoint, "--output-dir", checkpoint, "--force")
+    assert outcome.code == 1 and "what is read is there" in outcome.err
+    assert {path.name: path.read_bytes() for path in checkpoint.iterdir()} == before
+
+
 def test_a_checkpoint_without_weights_is_a_problem_and_nothing_is_written(
     run: Run, checkpoint: Path, tmp_path: Path
 ) -> None:

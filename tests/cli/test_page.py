@@ -152,6 +152,22 @@ def test_a_changed_spec_is_shown_as_it_is_compiled(run: Run, rich: Path, tmp_pat
     assert page.texts["h1"][0].startswith("x <script>")
 
 
+def test_the_page_never_replaces_what_it_is_about(run: Run, rich: Path, tmp_path: Path) -> None:
+    before = rich.read_bytes()
+    outcome = run("explain", rich, "--html", rich, "--force")
+    assert outcome.code == 1 and "what is read is there" in outcome.err and rich.read_bytes() == before
+    assert run("compile", rich, "--output", tmp_path / "model.json").code == 0
+    model = tmp_path / "model"
+    model.mkdir()
+    config = (tmp_path / "model.json").rename(model / "config.json")
+    before = config.read_bytes()
+    for command in (["explain", model, "--html", config], ["export-spec", model, "-o", config]):
+        outcome = run(*command, "--force")
+        assert outcome.code == 1 and "a part of the model" in outcome.err and config.read_bytes() == before
+    assert run("export-spec", model, "-o", model / "spec.yml").code == 0
+    assert run("explain", model, "--html", model / "page.html").code == 0
+
+
 def test_an_existing_file_is_replaced_only_with_force(run: Run, rich: Path, tmp_path: Path) -> None:
     file = tmp_path / "page.html"
     file.write_text("precious", encoding="utf-8")

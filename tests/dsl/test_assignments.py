@@ -71,6 +71,8 @@ def test_assigned_parts_are_placed_at_the_option_and_all_others_in_the_file() ->
             "an assignment has the form path=value",
             "--set model.d_model=512",
         ),
+        ("model.d_model: 12", "--set model.d_model: 12:1:1", "the form path=value", "--set model.d_model=12"),
+        ("a." * 3000 + "b=1", "--set " + "a." * 3000 + "b:1:1", "more than 40 deep", "at most 40"),
         ("=3", "--set :1:1", "is not a path", "layer_schedule[0].repeat"),
         ("a..b=3", "--set a..b:1:1", "is not a path", "layer_schedule[0].repeat"),
         ("[0]=3", "--set [0]:1:1", "is not a path", "layer_schedule[0].repeat"),

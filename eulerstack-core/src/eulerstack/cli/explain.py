@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from itertools import groupby
 from typing import TYPE_CHECKING, Annotated, Any
@@ -70,10 +71,11 @@ def explain(
 ) -> None:
     """Prints sizes, templates, schedule, parameters, FLOPs and cache bytes, then a table of the layers."""
     settings.max_errors = max_errors
-    source, ir = read(chosen(spec, preset, "explain"), assignments)
+    reference = chosen(spec, preset, "explain")
+    source, ir = read(reference, assignments)
     data = describe(source, ir, context, batch)
     if html is not None:
-        _write_page(html, source, ir, data, force)
+        _write_page(html, reference, source, ir, data, force)
     if as_json:
         say_json(data)
     if as_json or html is not None:
@@ -84,10 +86,11 @@ def explain(
     _print_layers(data["layers"], data["stages"])
 
 
-def _write_page(file: str, source: Spec, ir: ModelIR, data: dict[str, Any], force: bool) -> None:
+def _write_page(file: str, reference: str, source: Spec, ir: ModelIR, data: dict[str, Any], force: bool) -> None:
     from eulerstack.cli.page import page
-    from eulerstack.compiler.output import replacing_file
+    from eulerstack.compiler.output import keep_input, replacing_file
 
+    keep_input(file, reference if os.path.isdir(reference) else source.file)
     with replacing_file(file, page(source, ir, data), force):
         pass
     say(_("Page saved: {file}").format(file=styled(file, "name")))

@@ -29,13 +29,14 @@ def export_spec(
     if not directory:
         fix = msg("eulerstack export-spec {directory}", directory="./my_model")
         raise UsageFault("DIR", msg("a value is missing"), fix, "reference/cli.md#export-spec")
-    from eulerstack.compiler.output import replacing_file
-    from eulerstack.exported import export_spec
+    from eulerstack.compiler.output import keep_input, replacing_file
+    from eulerstack.exported import SPEC_FILE, export_spec
 
     spec = export_spec(directory)
     if output is None:
         sys.stdout.write(spec.text)
         return
+    keep_input(output, directory, but=SPEC_FILE)
     with replacing_file(output, spec.text, force):
         pass
     say(_("Spec saved: {file}").format(file=styled(output, "name")))

@@ -74,8 +74,10 @@ def import_checkpoint(source: str | Path, output: str | Path, spec_only: bool = 
     yaml = _yaml(spec, importer, registry)
     if spec_only:
         return _write_spec(yaml, output, force)
+    from eulerstack.compiler.output import keep_input
     from eulerstack.compiler.writer import expected_weights, weight_dtypes, write_directory
 
+    keep_input(output, source)
     with Checkpoint(source) as checkpoint:
         whole = [name for name, dtype in weight_dtypes(ir).items() if dtype == "int64"]
         conversion = Conversion(checkpoint, importer, ir, expected_weights(ir), whole)
@@ -102,11 +104,12 @@ def export_checkpoint(
     `family` is a model_type; None takes the first that can say all of the architecture, the model's family_hint before
     others. Errors: CompatibilityError when there is none, naming what it has no words for.
     """
-    from eulerstack.compiler.output import replacing_directory
+    from eulerstack.compiler.output import keep_input, replacing_directory
     from eulerstack.compiler.weights import write_weights
     from eulerstack.ir.printer import from_data
 
     directory, output = Path(directory), Path(output)
+    keep_input(output, directory)
     config, _ = read_config(directory)
     if config.get("model_type") != "eulerstack" or not isinstance(config.get("architecture"), Mapping):
         fail(

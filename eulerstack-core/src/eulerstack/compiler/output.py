@@ -24,6 +24,7 @@ except ImportError:  # Windows
 
 SEE = "reference/errors.md#output"
 UNFINISHED = ".partial"
+MODEL_FILES = (".json", ".py", ".safetensors", ".yml")
 # Of Linux's renameat2.
 AT_WORKING_DIRECTORY, EXCHANGE = -100, 2
 
@@ -52,6 +53,20 @@ def check_directory(path: Path | str, force: bool) -> None:
     if not force and place.is_dir() and any(place.iterdir()):
         fix = msg("choose another path, or add --force (in Python: force=True) to replace it")
         raise refusal(path, msg("the directory is not empty"), fix)
+
+
+def keep_input(path: Path | str, source: Path | str, but: str = "") -> None:
+    """Raises a CompileError for an output that would replace what is read, also with force.
+
+    That is `source` itself, a directory that holds it, and where it is a model directory, a part of the model that is
+    not called `but`.
+    """
+    place, read = Path(os.path.realpath(path)), Path(os.path.realpath(source))
+    fix = msg("choose another path")
+    if read.is_relative_to(place):
+        raise refusal(path, msg("what is read is there"), fix)
+    if place.parent == read and place.suffix in MODEL_FILES and place.name != but and os.path.lexists(place):
+        raise refusal(path, msg("it is a part of the model that is read"), fix)
 
 
 def check_file(path: Path | str, force: bool) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from eulerstack.dsl.compose import Composer, TooMuch
+from eulerstack.dsl.limits import MAX_DEPTH
 from eulerstack.dsl.paths import Path, dotted, is_reserved, key_text
 from eulerstack.dsl.syntax import add_syntax_error, check_characters
 from eulerstack.errors import Collector, Location, msg
@@ -79,7 +80,9 @@ def _value(assignment: Assignment, problems: Collector) -> tuple[Any, bool]:
     """(the value, whether there is one)."""
     place, text = assignment.place, assignment.value
     if not assignment.separator:
-        fix = msg("use {option}", option=f"--set {assignment.target or 'model.d_model'}=512")
+        path, colon, meant = (part.strip() for part in assignment.target.partition(":"))
+        option = f"--set {path or 'model.d_model'}={meant if colon and meant else 512}"
+        fix = msg("use {option}", option=option)
         problems.add("", msg("an assignment has the form path=value"), fix, SEE, Location(place, 1, 1))
         return None, False
     count = len(problems.diagnostics)
@@ -112,6 +115,11 @@ def _target(raw: dict[str, Any], assignment: Assignment, problems: Collector) ->
         fix = msg("Type keys with dots between them and [number] for an element of a list, as in {path}",
                   path="layer_schedule[0].repeat")  # fmt: skip
         problems.add("", what, fix, SEE, Location(assignment.place, 1, 1))
+        return None
+    if len(steps) > MAX_DEPTH:
+        what = msg("values are nested more than {limit} deep", limit=MAX_DEPTH)
+        fix = msg("Nest at most {limit} levels", limit=MAX_DEPTH)
+        problems.add("", what, fix, "reference/errors.md#too-large", Location(assignment.place, 1, 1))
         return None
     path: list[str | int] = []
     holder: Any = raw
