@@ -11,6 +11,8 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
+from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
+
 import eulerstack as es  # noqa: E402
 from eulerstack.compiler.cost import model_cost  # noqa: E402
 from eulerstack.dsl.source import parse_text  # noqa: E402
@@ -340,6 +342,18 @@ def test_chunkwise_costs_grow_linearly_and_parallel_ones_do_not() -> None:
     )
     assert linear(40_000) / linear(20_000) == pytest.approx(2, rel=1e-3)
     assert quadratic(40_000) / quadratic(20_000) == pytest.approx(4, rel=0.05)
+
+
+def test_the_chunkwise_form_is_the_one_that_is_computed() -> None:
+    def measured(time: int, **words: Any) -> int:
+        model = built(spec(**words))
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            model.model.layers[0].mixer(torch.zeros(1, time, model.config.hidden_size))
+        return counter.get_total_flops()
+
+    linear = [measured(time, chunkwise=True, chunk_size=8) for time in (64, 128)]
+    quadratic = [measured(time, chunkwise=False, chunk_size=None) for time in (64, 128)]
+    assert linear[1] / linear[0] == pytest.approx(2, rel=0.05) and quadratic[1] / quadratic[0] > 2.5
 
 
 def test_a_decoded_token_costs_the_same_at_any_length() -> None:

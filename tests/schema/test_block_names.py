@@ -12,6 +12,7 @@ from eulerstack.errors import msg
 from eulerstack.ir import normalize_to_ir
 from eulerstack.ir.printer import print_ir, to_spec
 from eulerstack.plugins import CacheLayer, Primitive, Problem, hookimpl
+from eulerstack.plugins.manager import get_registry
 from eulerstack.schema.assemble import assemble
 from tests.schema.words import make_registry, problems_of, source, spec_with
 
@@ -53,6 +54,15 @@ def test_the_schema_has_the_block_under_its_own_name(registry: Any) -> None:
 def test_a_block_of_that_name_is_accepted_and_may_be_left_out(registry: Any) -> None:
     assert found(registry, blocky={"size": 7}) == []
     assert found(registry) == []
+
+
+def test_a_block_of_a_type_that_has_none_is_told_where_its_words_belong() -> None:
+    spec = spec_with(layer_templates__one__ffn={"type": "moe", "moe": {"experts": 4, "top_k": 2}})
+    (problem,) = problems_of(spec, get_registry())
+    assert (problem.path, problem.what) == (
+        "layer_templates.one.ffn.moe", "moe has no block: its words stand beside type"
+    )  # fmt: skip
+    assert problem.fix == "Move the words of moe to where moe stands"
 
 
 def test_faults_and_objections_are_located_in_the_block(registry: Any) -> None:

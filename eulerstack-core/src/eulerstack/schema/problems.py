@@ -115,7 +115,12 @@ class Explainer:
             fix = msg("Type experimental.<name>, future.<name> or vendor.<vendor>.<name> as one key")
         elif kind and (owner := self._owner_of_block(kind, key)):
             see = "reference/errors.md#other-block"
-            if owner == chosen:
+            if owner == chosen and self._registry.get(kind, owner).schema is None:
+                what = msg("{type} has no block: its words stand beside type", type=owner)
+                fix = msg("Move the words of {key} to where {key} stands", key=key)
+                within = instance[key] if isinstance(instance[key], Mapping) else {}
+                self._suggested |= {(*path, word) for word in within}
+            elif owner == chosen:
                 block = self._registry.get(kind, owner).block_name
                 what = msg("the block of {type} is called {block}", type=owner, block=block)
                 fix = msg("Type {word} instead of {key}", word=block, key=key)
