@@ -129,7 +129,7 @@ def test_problems_come_in_the_order_of_the_file(registry: Any) -> None:
 def test_a_plugin_whose_schema_is_faulty_is_named() -> None:
     bad = Primitive(name="vendor.bad.x", kind="mixer", summary="x", module="x:y",
                     cache=lambda params: CacheLayer("eulerstack_state"),
-                    schema={"type": "object", "properties": {"a": {"$ref": "#/$defs/nowhere"}}})  # fmt: skip
+                    schema={"type": "object", "properties": {"a": {"type": "string", "pattern": "("}}})  # fmt: skip
     spec = spec_with(**{MIXER: {"type": "vendor.bad.x", "vendor.bad.x": {"a": "b"}}})
     (found,) = problems_of(spec, make_registry(third_party(bad)))
     assert found.category == "CompatibilityError"
@@ -148,7 +148,7 @@ def test_validation_never_imports_torch() -> None:
 
 @pytest.mark.parametrize("kind", ["fragment", "namespace"])
 def test_a_plugin_whose_own_words_have_a_faulty_schema_is_named(kind: str) -> None:
-    faulty = {"$ref": "#/$defs/nowhere"}
+    faulty = {"type": "string", "pattern": "("}
 
     class Plugin:
         @hookimpl
@@ -159,6 +159,6 @@ def test_a_plugin_whose_own_words_have_a_faulty_schema_is_named(kind: str) -> No
         def eulerstack_schema_fragments(self) -> Any:
             return [SchemaFragment("head", {"vendor.bad.x": faulty})] if kind == "fragment" else []
 
-    (found,) = problems_of(spec_with(**{"head__vendor.bad.x": 1}), make_registry(source(Plugin(), "other")))
+    (found,) = problems_of(spec_with(**{"head__vendor.bad.x": "a"}), make_registry(source(Plugin(), "other")))
     assert found.category == "CompatibilityError" and found.path == "head.vendor.bad.x"
     assert "vendor.bad.x from other" in found.what

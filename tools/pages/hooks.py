@@ -6,9 +6,12 @@ import dataclasses
 import inspect
 from collections.abc import Callable
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pages.markdown import GENERATED, join, table
+
+if TYPE_CHECKING:
+    from eulerstack.plugins.deprecation import HookInfo
 
 INTRODUCTION = """\
 # Hooks
@@ -19,8 +22,9 @@ a declaration names the class that computes it as text (`"package.module:Class"`
 is built or exported. `docs/writing-a-plugin.md` walks through a complete package.
 
 A plugin may say which version of this interface it is written for by `EULERSTACK_API_VERSION = {version}` in its
-module; another version is set aside with that reason. Third parties use names of the form
-`vendor.<name>.<primitive>`."""
+module; another version is set aside with that reason. The version grows when a hook or a field is removed, not when
+one is added; what is to go is deprecated first, works on, and is named by `eulerstack plugins doctor`
+([why](../decisions/0039-deprecation.md)). Third parties use names of the form `vendor.<name>.<primitive>`."""
 
 
 def hook_functions(module: ModuleType) -> dict[str, Callable[..., Any]]:
@@ -48,12 +52,15 @@ def page() -> str:
     from eulerstack.plugins import hookspecs
 
     functions = hook_functions(hookspecs)
-    rows = [[f"[`{name}`](#{name})", f"`{returned(function)}`"] for name, function in functions.items()]
+    rows = [
+        [f"[`{name}`](#{name})", f"`{returned(function)}`", since(hookspecs.HOOKS[name])]
+        for name, function in functions.items()
+    ]
     return join(
         GENERATED,
         INTRODUCTION.format(version=hookspecs.API_VERSION),
-        table(["hook", "each item"], rows),
-        *(hook_section(name, function) for name, function in functions.items()),
+        table(["hook", "each item", "since"], rows),
+        *(hook_section(name, function, hookspecs.HOOKS[name]) for name, function in functions.items()),
         "# Declarations",
         "All are frozen dataclasses of `eulerstack.plugins`.",
         *(declaration_section(cls) for cls in declarations()),
@@ -66,10 +73,19 @@ def returned(function: Callable[..., Any]) -> str:
     return annotation.partition("[")[2].rpartition("]")[0]
 
 
-def hook_section(name: str, function: Callable[..., Any]) -> str:
-    """A heading, the signature and the docstring."""
+def since(info: HookInfo) -> str:
+    """The version that added a hook, and what became of it."""
+    if not info.deprecated:
+        return info.since
+    instead = f", use `{info.instead}`" if info.instead else ""
+    return f"{info.since}, deprecated in {info.deprecated}{instead}"
+
+
+def hook_section(name: str, function: Callable[..., Any], info: HookInfo) -> str:
+    """A heading, the signature, the docstring and the marks."""
     signature = f"def {name}{inspect.signature(function)}"
-    return join(f"## {name}", f"```python\n{signature.replace(chr(39), '')}\n```", inspect.getdoc(function) or "")
+    text = f"{inspect.getdoc(function)} Since {since(info)}."
+    return join(f"## {name}", f"```python\n{signature.replace(chr(39), '')}\n```", text)
 
 
 def declaration_section(cls: type) -> str:

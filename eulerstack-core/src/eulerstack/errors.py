@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from eulerstack.i18n import translator
+from eulerstack.i18n import DOMAIN, translator
 
 Translate = Callable[[str], str]
 
@@ -23,18 +23,26 @@ class Message:
 
     template: str
     values: tuple[tuple[str, Any], ...] = ()
-    domain: str = "eulerstack"
+    domain: str = DOMAIN
 
     def render(self, translate: Translate | None = None) -> str:
-        """The sentence in the language of `translate`, or of the active catalog when none is given."""
+        """The sentence in the language of `translate`, or of the active catalog when none is given.
+
+        A plugin's sentence that can't be filled stays as it is written: it must not hide what it is about.
+        """
         if translate is None:
             translate = translator(self.domain)
         text = translate(self.template)
         if not self.values:
             return text
-        return text.format(
-            **{key: value.render(translate) if isinstance(value, Message) else value for key, value in self.values}
-        )
+        try:
+            return text.format(
+                **{key: value.render(translate) if isinstance(value, Message) else value for key, value in self.values}
+            )
+        except (LookupError, TypeError, ValueError, AttributeError):
+            if self.domain == DOMAIN:
+                raise
+            return self.template if text == self.template else self.render(str)
 
     def __str__(self) -> str:
         return self.render()

@@ -32,9 +32,12 @@ def root(
         str | None,
         typer.Option("--lang", metavar="LANG", help=_("Language of messages: ko, en, zh, ja or es (default ko).")),
     ] = None,
+    no_plugins: Annotated[
+        bool, typer.Option("--no-plugins", help=_("Do without the plugins of third parties."))
+    ] = False,
     version: Annotated[bool, typer.Option("--version", help=_("Show the version and exit."))] = False,
 ) -> None:
-    """What happens before a command: the language is already active, so only `--version` is left."""
+    """What happens before a command: the language is already active, and so is what `--no-plugins` says."""
     if version:
         from eulerstack import __version__
 

@@ -35,7 +35,7 @@ def report(diagnostics: Iterable[Diagnostic], limit: int = DEFAULT_MAX_ERRORS) -
         print(f"{styled(category, 'error', sys.stderr)}:{rest}", fix, see, sep="\n", file=sys.stderr)
 
 
-def as_diagnostic(error: Exception) -> Diagnostic | None:
+def as_diagnostic(error: BaseException) -> Diagnostic | None:
     """The diagnostic for an exception of the command-line parser; None for any other exception."""
     if isinstance(error, UsageFault):
         return error.diagnostic
@@ -100,10 +100,10 @@ def _near(option: str, context: Any) -> Message:
         return msg("eulerstack --help")
     command = context.command_path
     known = [name for each in context.command.get_params(context) for name in (*each.opts, *each.secondary_opts)]
-    if option in ("--lang", "--version") and context.parent is not None:
-        sample = (
-            f"eulerstack {option} en {command.split(maxsplit=1)[1]}" if option == "--lang" else "eulerstack --version"
-        )
+    if option in ("--lang", "--no-plugins", "--version") and context.parent is not None:
+        value = " en" if option == "--lang" else ""
+        rest = "" if option == "--version" else f" {command.split(maxsplit=1)[1]}"
+        sample = f"eulerstack {option}{value}{rest}"
         return msg("put it before the command: {sample}", sample=sample)
     nearest = get_close_matches(option, known, n=1, cutoff=0.6)
     if nearest:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from eulerstack.cli import failures
+from eulerstack.cli.strangers import as_asked, before_command, culprit
 from eulerstack.errors import CompileError, Diagnostic, EulerStackError, msg
 from eulerstack.i18n import LANGUAGES, VARIABLE, activate, parse_language
 
@@ -30,7 +31,7 @@ def run_command(argv: Sequence[str] | None = None) -> int:
             # A terminal that lacks a character shows its escape; it does not end the command.
             stream.reconfigure(errors="backslashreplace")
     try:
-        with noting_interrupts() as interrupts:
+        with as_asked(arguments), noting_interrupts() as interrupts:
             code = _guarded(arguments, interrupts)
         sys.stdout.flush()
         return code
@@ -88,7 +89,8 @@ def _guarded(arguments: list[str], interrupts: list[int]) -> int:
         return failures.INTERRUPTED
     except BrokenPipeError:
         raise
-    except Exception as error:
+    # Nothing of ours calls sys.exit below the parser; a plugin may, and must not end the command in silence.
+    except (Exception, SystemExit) as error:
         if interrupts:
             return failures.INTERRUPTED
         if isinstance(error, EulerStackError):
@@ -107,9 +109,7 @@ def _guarded(arguments: list[str], interrupts: list[int]) -> int:
 def _language(arguments: Sequence[str]) -> str | None:
     """The language to use, looked for before the parser exists because help is translated when that is built."""
     asked, source = os.environ.get(VARIABLE, ""), VARIABLE
-    for index, argument in enumerate(arguments):
-        if not argument.startswith("-"):
-            break
+    for index, argument in enumerate(before_command(arguments)):
         if argument == "--lang":
             asked, source = ([*arguments[index + 1 :], ""])[0], "--lang"
             break
@@ -129,8 +129,10 @@ def _language(arguments: Sequence[str]) -> str | None:
     return language
 
 
-def _unexpected(error: Exception) -> Diagnostic:
-    text = " ".join(f"{type(error).__name__}: {error}".split())[:500]
+def _unexpected(error: Exception | SystemExit) -> Diagnostic:
+    from eulerstack.plugins.faults import reason_of
+
+    text = reason_of(error, longest=500)
     if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] in BUILDERS:
         return Diagnostic(
             CompileError.category,
@@ -145,6 +147,16 @@ def _unexpected(error: Exception) -> Diagnostic:
             msg("check that the path exists, is writable and has room"),
             "reference/cli.md#output",
         )
+    guilty = culprit(error)
+    if guilty is not None:
+        return Diagnostic(
+            CompileError.category,
+            msg("the plugin {plugin} of {package} {version} failed: {error}", plugin=guilty.name,
+                package=guilty.package, version=guilty.version, error=text),
+            msg("pip install --upgrade {package}, or set {variable}=1 to see where it happened",
+                package=guilty.package, variable=TRACEBACK_VARIABLE),
+            "reference/errors.md#plugin-fault",
+        )  # fmt: skip
     return Diagnostic(
         CompileError.category,
         msg("this is a defect of EulerStack or of a plugin: {error}", error=text),

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eulerstack.compiler.declared import architecture_of, cache_of_merge, features_of, is_cached, slots_in
+from eulerstack.compiler.declared import architecture_of, cache_of_merge, features_of, is_cached, slots_in, variant_of
 from eulerstack.compiler.extensions import compiled_extensions
 from eulerstack.compiler.targets import write_target
 from eulerstack.compiler.tissue import tissue_map
@@ -122,12 +122,16 @@ def tensor_parallel_plan(ir: ModelIR) -> dict[str, str]:
             declaration = get_registry().get(kind, node.type)
             if declaration.tensor_parallel is None or (kind == "mixer" and biased) or f"{place}.{part}" in whole:
                 continue
-            for name, style in declaration.tensor_parallel(node.params).items():
-                plan[f"{part}.{name}"] = style
+            styles = ask(get_registry(), declaration, dict, _styles, declaration, node.params)
+            plan |= {f"{part}.{name}": style for name, style in styles.items()}
         plans.append((place, plan))
     if all(plan == plans[0][1] for _, plan in plans):
         plans = [(re.sub(r"\d+", "*", place), plan) for place, plan in plans]
     return {f"{place}.{name}": style for place, plan in plans for name, style in plan.items()}
+
+
+def _styles(declaration: Primitive, params: Params) -> dict[str, str]:
+    return {} if declaration.tensor_parallel is None else dict(declaration.tensor_parallel(params))
 
 
 def nodes_of(ir: ModelIR) -> Iterator[tuple[str, str, Params]]:
@@ -174,10 +178,11 @@ def used_primitives(ir: ModelIR) -> list[Primitive]:
 
 def used_classes(ir: ModelIR) -> dict[tuple[str, str, str], str]:
     """The "package.module:Class" by (kind, type, variant) of everything that a model is built from."""
-    classes = {}
+    classes, registry = {}, get_registry()
     for kind, name, params in nodes_of(ir):
-        primitive = get_registry().get(kind, name)
-        classes[kind, name, primitive.variant(params)] = primitive.class_path(params)
+        primitive = registry.get(kind, name)
+        path = ask(registry, primitive, str, primitive.class_path, params)
+        classes[kind, name, variant_of(registry, primitive, params)] = path
     return classes
 
 

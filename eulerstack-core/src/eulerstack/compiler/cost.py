@@ -351,7 +351,7 @@ class _Pricer:
         """The price of one layer but for its gate and what changes its width; `dims` are those at its width."""
         residual = primitive_of(self.registry, "residual", layer.residual.type)
         has_ffn = not primitive_of(self.registry, "ffn", layer.ffn.type).absent
-        slots = ask(self.registry, residual, tuple, residual.norm_slots, layer.norm.position, has_ffn)
+        slots = ask(self.registry, residual, tuple[str, ...], residual.norm_slots, layer.norm.position, has_ffn)
         return LayerCost(
             self.probed_price("mixer", layer.mixer),
             self.probed_price("ffn", layer.ffn),

@@ -57,7 +57,7 @@ def architecture_of(ir: ModelIR) -> dict[str, Any]:
     registry = get_registry()
     architecture = to_data(ir)
     for kind, node in _nodes(architecture):
-        if variant := registry.get(kind, node["type"]).variant(node["params"]):
+        if variant := variant_of(registry, registry.get(kind, node["type"]), node["params"]):
             node["class"] = variant
     probed = bool(architecture["training_hints"]["differentiation_objectives"]["usage_probe_coef"])
     for block in architecture["blocks"]:
@@ -80,7 +80,8 @@ def architecture_of(ir: ModelIR) -> dict[str, Any]:
     if position.place != "mixers":
         architecture["position"]["place"] = position.place
     head = architecture["head"]
-    if not registry.get("head", head["type"]).lm_head(head["params"]):
+    declared = registry.get("head", head["type"])
+    if not ask(registry, declared, bool, declared.lm_head, head["params"]):
         head["lm_head"] = False
     architecture["config_fields"] = config_fields(registry, architecture)
     if not all(registry.get(kind, node["type"]).one_graph for kind, node in _nodes(architecture)):
@@ -165,7 +166,7 @@ def _write_block(registry: Registry, ir: ModelIR, block: dict[str, Any]) -> None
     if ffn.routes:
         block["ffn"]["routes"] = True
     residual = registry.get("residual", block["residual"]["type"])
-    slots = ask(registry, residual, tuple, residual.norm_slots, block["norm"]["position"], has_ffn)
+    slots = ask(registry, residual, tuple[str, ...], residual.norm_slots, block["norm"]["position"], has_ffn)
     block["residual"]["norms"] = list(slots)
     if (streams := streams_of(registry, residual, block["residual"]["params"])) > 1:
         block["residual"]["residual_streams"] = streams
@@ -198,8 +199,13 @@ def _write_features(registry: Registry, node: dict[str, Any], features: Features
         rotation = written.get("rotation")
         if rotation:
             position = primitive_of(registry, "position", rotation["type"])
-            if variant := position.variant(rotation["params"]):
+            if variant := variant_of(registry, position, rotation["params"]):
                 rotation["class"] = variant
+
+
+def variant_of(registry: Registry, primitive: Primitive, params: Params) -> str:
+    """The name of the class where it depends on the parameters, otherwise "". Errors: as `features_of`."""
+    return ask(registry, primitive, str, primitive.variant, params)
 
 
 def features_of(registry: Registry, dims: Dims, mixer: Primitive, params: Params) -> Features:

@@ -13,6 +13,7 @@ from typing import Any
 from eulerstack.errors import CompileError, Diagnostic
 from eulerstack.ir.types import ModelIR, thaw
 from eulerstack.plugins.asking import namespace_fault
+from eulerstack.plugins.faults import PLUGIN_ERRORS
 from eulerstack.plugins.manager import get_registry
 from eulerstack.plugins.primitive import Namespace
 from eulerstack.schema.claims import claimed_key
@@ -59,6 +60,6 @@ def _call(namespace: Namespace, value: Any, path: str, ir: ModelIR) -> Any:
     except CompileError:
         raise
     # The code is a plugin's and may raise or answer anything; the user needs the plugin's name.
-    except Exception as error:
+    except PLUGIN_ERRORS as error:
         fault = namespace_fault(get_registry(), namespace, error)
         raise CompileError([replace(fault, category=CompileError.category, see=SEE)]) from error

@@ -17,6 +17,7 @@ from eulerstack.compiler.extensions import compiled_extensions
 from eulerstack.compiler.output import refusal, replacing_directory
 from eulerstack.errors import CompileError, Diagnostic, EulerStackError, Message, msg
 from eulerstack.ir.types import ModelIR
+from eulerstack.plugins.faults import PLUGIN_ERRORS, reason_of
 from eulerstack.plugins.manager import get_registry
 from eulerstack.plugins.primitive import Target
 
@@ -60,9 +61,10 @@ def write_target(
         except EulerStackError:
             raise
         # The code is a plugin's and may raise anything; the user needs the plugin's name.
-        except Exception as error:
+        except PLUGIN_ERRORS as error:
             if get_registry().is_own(target) or _concerns(error, folder):
                 raise
+            get_registry().keep_traceback(target, error)
             raise _fault(target, _reason(error)) from error
         if not folder.is_dir() or not any(folder.iterdir()):
             raise _fault(target, msg("it wrote nothing"))
@@ -75,9 +77,10 @@ def load_target(target: Target) -> Callable[..., Any]:
     try:
         function = getattr(import_module(module), name)
     # Importing a plugin's code may raise anything.
-    except Exception as error:
+    except PLUGIN_ERRORS as error:
         if get_registry().is_own(target):
             raise
+        get_registry().keep_traceback(target, error)
         raise _fault(target, _reason(error)) from error
     if not callable(function):
         raise _fault(target, msg("{name} is not a function", name=target.function))
@@ -95,15 +98,15 @@ def refuse_other_target(ir: ModelIR, option: str) -> None:
         )
 
 
-def _concerns(error: Exception, folder: Path) -> bool:
+def _concerns(error: BaseException, folder: Path) -> bool:
     """Whether the file system refused to write `folder`, which is no fault of the target's."""
     if not isinstance(error, OSError):
         return False
     return not isinstance(error.filename, (str, os.PathLike)) or Path(error.filename).is_relative_to(folder)
 
 
-def _reason(error: Exception) -> Message:
-    return Message("{error}", (("error", " ".join(f"{type(error).__name__}: {error}".split())[:200]),))
+def _reason(error: BaseException) -> Message:
+    return Message("{error}", (("error", reason_of(error)),))
 
 
 def _fault(target: Target, reason: Message) -> CompileError:

@@ -17,6 +17,7 @@ from eulerstack.ir.lookup import primitive_of
 from eulerstack.ir.places import modules_of, places_of_layers
 from eulerstack.ir.types import FrozenMapping, LayerIR, ModelIR, PrimitiveIR, thaw
 from eulerstack.plugins.asking import ask, namespace_fault
+from eulerstack.plugins.faults import PLUGIN_ERRORS
 from eulerstack.plugins.manager import Registry, get_registry
 from eulerstack.plugins.primitive import Cost, Dims, Linear, Namespace, Problem, Replacement
 from eulerstack.schema.claims import claimed_key
@@ -159,7 +160,7 @@ def _asked(
         ]
         raise CompatibilityError(problems) from error
     # The code is a plugin's and may raise or answer anything; the user needs the plugin's name.
-    except Exception as error:
+    except PLUGIN_ERRORS as error:
         fault = namespace_fault(registry, namespace, error)
         raise CompatibilityError([replace(fault, path=_written(ir, path), location=ir.locations.get(path))]) from error
 

@@ -262,7 +262,8 @@ class _Normalizer:
 
     def _tied(self, head: PrimitiveIR, embedding: Data) -> bool:
         """Whether `lm_head` is the embedding's table: what the head's own word says, or else the embedding's."""
-        if not primitive_of(self.registry, "head", head.type).lm_head(head.params):
+        primitive = primitive_of(self.registry, "head", head.type)
+        if not ask(self.registry, primitive, bool, primitive.lm_head, head.params):
             return False
         said = head.params.get("tie_weights", embedding["tie_word_embeddings"])
         return True if said is None else bool(said)
@@ -279,7 +280,7 @@ class _Normalizer:
                 name: {"type": each["type"], "params": self._params(kind, each, context, f"{place}.{name}")}
                 for name, each in sorted(block.get(primitive.holds.word, {}).items())
             }
-        params = primitive.resolve({**block, **inline}, context)
+        params = ask(self.registry, primitive, dict, lambda: dict(primitive.resolve({**block, **inline}, context)))
         return FrozenMapping(settle_memory(params) if kind == "memory" else params)
 
     def _primitive(self, kind: Kind, given: Data, context: Data, path: str) -> PrimitiveIR:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import is_dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from eulerstack.errors import CompatibilityError, Diagnostic, Location, msg
+from eulerstack.plugins.faults import PLUGIN_ERRORS, reason_of
+from eulerstack.plugins.field_types import conforms, wrong_fields
 from eulerstack.plugins.primitive import Namespace, Primitive
 
 if TYPE_CHECKING:
@@ -22,13 +24,19 @@ def ask(registry: Registry, primitive: Primitive, expected: type[Answer], functi
     Errors: CompatibilityError that names the plugin when the function is missing, raises, or answers something else.
     """
     try:
-        answer = None if function is None else function(*arguments)
-        if isinstance(answer, expected):
-            return answer
-        reason = f"{answer!r:.80} is not a {expected.__name__}"
+        answer: Any = None if function is None else function(*arguments)
+        if conforms(answer, expected):
+            wrong = next(wrong_fields(answer), None) if is_dataclass(answer) else None
+            if wrong is None:
+                return answer
+            name, got, hint = wrong
+            reason = f"{name} is {got}, not {hint}"
+        else:
+            reason = f"{answer!r:.80} is not a {getattr(expected, '__name__', expected)}"
     # The code is a plugin's and may raise anything; the user needs the plugin's name.
-    except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+    except PLUGIN_ERRORS as error:
+        reason = reason_of(error)
+        registry.keep_traceback(primitive, error)
     package, version = registry.origin(primitive)
     raise CompatibilityError(
         [
@@ -48,9 +56,10 @@ def ask(registry: Registry, primitive: Primitive, expected: type[Answer], functi
     )
 
 
-def namespace_fault(registry: Registry, namespace: Namespace, error: Exception) -> Diagnostic:
+def namespace_fault(registry: Registry, namespace: Namespace, error: BaseException) -> Diagnostic:
     """What to tell the user when a namespace's own code fails with `error`; the place is the caller's to add."""
     package, version = registry.provider(namespace)
+    registry.keep_traceback(namespace, error)
     return Diagnostic(
         CompatibilityError.category,
         msg(
@@ -58,7 +67,7 @@ def namespace_fault(registry: Registry, namespace: Namespace, error: Exception) 
             name=namespace.key,
             package=package,
             version=version,
-            error=" ".join(f"{type(error).__name__}: {error}".split())[:200],
+            error=reason_of(error),
         ),
         msg("Install another version of {package}, or delete the key", package=package),
         "reference/errors.md#plugin-fault",
@@ -79,6 +88,6 @@ def written_out(registry: Registry, namespace: Namespace, value: Any, path: str,
         Draft202012Validator(namespace.schema).validate(answer)
         return answer
     # The code is a plugin's and may raise or answer anything; the user needs the plugin's name.
-    except Exception as error:
+    except PLUGIN_ERRORS as error:
         fault = namespace_fault(registry, namespace, error)
         raise CompatibilityError([replace(fault, path=path, location=location)]) from error

@@ -11,6 +11,9 @@ import pluggy
 
 from eulerstack.errors import Message, msg
 from eulerstack.plugins import hookspecs
+from eulerstack.plugins.deprecation import modern
+from eulerstack.plugins.faults import PluginFault
+from eulerstack.plugins.field_types import wrong_fields
 from eulerstack.plugins.memory import has_memory_words
 from eulerstack.plugins.primitive import (
     Catalog,
@@ -51,26 +54,17 @@ FRAGMENT_PLACES = ("", "model", "tokenizer_contract", "embedding", "head", "trai
 ON_DEMAND = ("eulerstack_importers",)
 # What primitives of a kind must declare.
 NEEDED = {"mixer": "cache", "residual": "norm_slots", "memory": "cache"}
-VENDOR_NAME = re.compile(r"vendor\.[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)+")
+# No plugin has as many declarations; an iterator that never ends does.
+MOST_ITEMS = 10_000
 CLASS_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
-
-
-class PluginFault(Exception):
-    """A plugin breaks the contract; `message` is the translatable reason."""
-
-    def __init__(self, message: Message):
-        self.message = message
-        super().__init__(message)
-
-    def __str__(self) -> str:
-        return self.message.render()
 
 
 @dataclass
 class Contribution:
-    """All declarations of one plugin: hook name -> items."""
+    """All declarations of one plugin: hook name -> items, and a sentence for each deprecated thing that it uses."""
 
     items: dict[str, list[Any]] = field(default_factory=dict)
+    deprecations: list[Message] = field(default_factory=list)
 
     def primitives(self) -> Iterator[Primitive]:
         """The primitives of every kind."""
@@ -105,7 +99,9 @@ def register(manager: pluggy.PluginManager, plugin: object, identity: str) -> No
         if unknown:
             raise PluginFault(msg("there is no hook called {hook}", hook=", ".join(sorted(unknown))))
         implemented = {caller.name for caller in callers}
-        unmarked = [hook for hook in TYPE_OF_HOOK if hook not in implemented and callable(getattr(plugin, hook, None))]
+        unmarked = [
+            hook for hook in hookspecs.HOOKS if hook not in implemented and callable(getattr(plugin, hook, None))
+        ]
         if unmarked:
             raise PluginFault(msg("{hook} is not marked with @hookimpl", hook=", ".join(unmarked)))
         if not callers:
@@ -117,39 +113,64 @@ def register(manager: pluggy.PluginManager, plugin: object, identity: str) -> No
 
 
 def collect(manager: pluggy.PluginManager, plugin: object, on_demand: bool = False) -> Contribution:
-    """Calls the hooks of a registered plugin, those of `ON_DEMAND` or all others, and checks what they return."""
+    """Calls the hooks of a registered plugin, those of `ON_DEMAND` or all others, and checks what they return.
+
+    What a deprecated hook returns counts as its successor's; an item that both return, for cores old and new, is one.
+    """
     contribution = Contribution()
     for caller in manager.get_hookcallers(plugin) or []:
+        about = hookspecs.HOOKS[caller.name]
+        hook = about.instead or caller.name
         for implementation in caller.get_hookimpls():
-            if implementation.plugin is not plugin or (caller.name in ON_DEMAND) != on_demand:
+            if implementation.plugin is not plugin or (hook in ON_DEMAND) != on_demand:
                 continue
             if implementation.hookwrapper or implementation.wrapper:
                 raise PluginFault(msg("{hook} is a hook wrapper, which plugins may not use", hook=caller.name))
-            contribution.items[caller.name] = _checked(caller.name, implementation.function())
+            if about.deprecated:
+                contribution.deprecations.append(about.notice(caller.name))
+            known = contribution.items.setdefault(hook, [])
+            items, notices = modern(_checked(hook, implementation.function()))
+            known += [item for item in items if not any(item is each for each in known)]
+            contribution.deprecations += notices
     return contribution
 
 
 def _checked(hook: str, result: Any) -> list[Any]:
     expected = TYPE_OF_HOOK[hook]
     try:
-        items = list(result)
+        given = iter(result)
     except TypeError:
         raise PluginFault(
             msg("{hook} returned {got}, not an iterable of {expected}", hook=hook, got=repr(result)[:80],
                 expected=expected.__name__)
         ) from None  # fmt: skip
-    for item in items:
+    items: list[Any] = []
+    for item in given:
+        items.append(item)
+        if len(items) > MOST_ITEMS:
+            raise PluginFault(msg("{hook} returned more than {most} items", hook=hook, most=MOST_ITEMS))
         if not isinstance(item, expected):
             raise PluginFault(
                 msg("{hook} returned an item of type {got}, not {expected}", hook=hook, got=type(item).__name__,
                     expected=expected.__name__)
             )  # fmt: skip
+        _check_fields(item)
         if isinstance(item, Primitive):
             _check_primitive(hook, item)
         elif isinstance(item, SchemaFragment):
             _check_fragment(item)
         _check_function(item)
     return items
+
+
+def _check_fields(item: Any) -> None:
+    """Every field of a declaration holds what its annotation says."""
+    for name, got, expected in wrong_fields(item):
+        owner = getattr(item, "name", None)
+        raise PluginFault(
+            msg("the field {field} of {name} is {got}, not {expected}", field=name, got=got, expected=expected,
+                name=owner if isinstance(owner, str) else type(item).__name__)
+        )  # fmt: skip
 
 
 def _check_fragment(fragment: SchemaFragment) -> None:
@@ -172,7 +193,7 @@ def _check_function(item: Any) -> None:
         name, path = item.key, item.compile
     else:
         return
-    if not isinstance(path, str) or not CLASS_PATH.fullmatch(path):
+    if not CLASS_PATH.fullmatch(path):
         raise PluginFault(
             msg("the function of {name} is {got}, not of the form package.module:function", name=name, got=repr(path))
         )
@@ -185,12 +206,12 @@ def _check_primitive(hook: str, primitive: Primitive) -> None:
             msg("{hook} returned {name}, whose kind is {got}, not {expected}", hook=hook, name=primitive.name,
                 got=primitive.kind, expected=kind)
         )  # fmt: skip
-    if not isinstance(primitive.name, str) or not primitive.name:
+    if not primitive.name:
         raise PluginFault(msg("{hook} returned a primitive without a name", hook=hook))
     _check_contract(primitive)
     if not _needs_class(primitive):
         return
-    if not isinstance(primitive.module, str) or not CLASS_PATH.fullmatch(primitive.module):
+    if not CLASS_PATH.fullmatch(primitive.module):
         raise PluginFault(
             msg("the module of {name} is {got}, not of the form package.module:Class", name=primitive.name,
                 got=repr(primitive.module))
@@ -208,7 +229,7 @@ def _check_contract(primitive: Primitive) -> None:
         _check_holder(primitive)
         return
     needed = NEEDED.get(primitive.kind)
-    if needed is not None and not callable(getattr(primitive, needed)):
+    if needed is not None and getattr(primitive, needed) is None:
         raise PluginFault(
             msg("{name}, of the kind {kind}, declares no {needed}", name=primitive.name, kind=primitive.kind,
                 needed=needed)
@@ -217,11 +238,6 @@ def _check_contract(primitive: Primitive) -> None:
         raise PluginFault(
             msg("{name}, of the kind {kind}, declares no {needed}", name=primitive.name, kind=primitive.kind,
                 needed="MEMORY_WORDS")
-        )  # fmt: skip
-    if primitive.place not in ("embeddings", "scores", "mixers"):
-        raise PluginFault(
-            msg("{name} has the place {place}, not one of: {places}", name=primitive.name, place=repr(primitive.place),
-                places="embeddings, scores, mixers")
         )  # fmt: skip
     if primitive.place != "mixers" and primitive.module == "":
         raise PluginFault(
@@ -237,44 +253,3 @@ def _check_holder(primitive: Primitive) -> None:
             msg("{name} holds other primitives, so it must be a mixer with a schema and without a cache",
                 name=primitive.name)
         )  # fmt: skip
-
-
-def check_third_party(contribution: Contribution) -> None:
-    """A third party's names lie in `vendor.<name>.*` and its schemas are JSON Schema; raises PluginFault."""
-    for space, name in contribution.claims():
-        if space != "rule" and not VENDOR_NAME.fullmatch(str(name)):
-            raise PluginFault(
-                msg("the name {name} ({space}) lies outside vendor.<name>.*, where third parties' names belong",
-                    name=name, space=space)
-            )  # fmt: skip
-    for primitive in contribution.primitives():
-        if primitive.block_name != primitive.name:
-            raise PluginFault(
-                msg("the block of {name} is called {block}, but a third party's block bears the type's name",
-                    name=primitive.name, block=primitive.block_name)
-            )  # fmt: skip
-    from jsonschema import Draft202012Validator
-    from jsonschema.exceptions import SchemaError
-
-    for name, schema in _schemas(contribution):
-        try:
-            Draft202012Validator.check_schema(schema)
-        except SchemaError as error:
-            raise PluginFault(
-                msg("the schema of {name} is not JSON Schema: {error}", name=name, error=error.message)
-            ) from error
-    for fragment in contribution.items.get("eulerstack_schema_fragments", ()):
-        for word, schema in fragment.properties.items():
-            if "default" in schema and not Draft202012Validator(schema).is_valid(schema["default"]):
-                raise PluginFault(msg("the default of {name} is not what its own schema allows", name=word))
-
-
-def _schemas(contribution: Contribution) -> Iterator[tuple[str, Any]]:
-    for primitive in contribution.primitives():
-        if primitive.schema is not None:
-            yield primitive.name, primitive.schema
-        yield primitive.name, {"properties": primitive.inline}
-    for namespace in contribution.items.get("eulerstack_namespaces", ()):
-        yield namespace.key, namespace.schema
-    for fragment in contribution.items.get("eulerstack_schema_fragments", ()):
-        yield fragment.place, {"properties": fragment.properties}

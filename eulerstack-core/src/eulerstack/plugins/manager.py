@@ -1,8 +1,8 @@
 """The registry: loads plugins once, keeps each fault to the plugin that made it, answers by name.
 
-A plugin that can't be imported, breaks the contract or claims a name that is taken is set aside with its traceback;
-everything else works. Which one is set aside never depends on the order of loading: this project's packages come
-before third parties, and third parties that claim the same name are all set aside.
+A plugin that can't be imported, takes too long, breaks the contract or claims a name that is taken is set aside with
+its traceback; everything else works. Which one is set aside never depends on the order of loading: this project's
+packages come before third parties, and third parties that claim the same name are all set aside.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ import pluggy
 
 from eulerstack.errors import CompatibilityError, Diagnostic, Message, msg
 from eulerstack.plugins import hookspecs
-from eulerstack.plugins.contributions import Contribution, PluginFault, check_third_party, collect, register
+from eulerstack.plugins.contributions import Contribution, collect, register
+from eulerstack.plugins.faults import PluginFault, reason_of
 from eulerstack.plugins.primitive import (
     KINDS,
     Catalog,
@@ -35,6 +36,7 @@ from eulerstack.plugins.primitive import (
     Target,
 )
 from eulerstack.plugins.sources import (
+    ALL_OTHERS,
     DISABLE_VARIABLE,
     STRICT_VARIABLE,
     PluginRecord,
@@ -46,6 +48,8 @@ from eulerstack.plugins.sources import (
     is_disabled,
     is_meant,
 )
+from eulerstack.plugins.third_party import check_third_party
+from eulerstack.plugins.time_limit import LIMIT_VARIABLE, TookTooLong, at_most, seconds_allowed
 
 __all__ = ["PluginRecord", "PluginSource", "Registry", "get_registry", "reset_registry"]
 
@@ -66,7 +70,9 @@ class Registry:
         disabled = disabled_names()
         sources = [as_source(plugin) for plugin in plugins]
         self._known = sorted({name for source in sources for name in (source.name, source.package)})
-        self.not_disabled = sorted(name for name in disabled if not any(is_meant(source, name) for source in sources))
+        self.not_disabled = sorted(
+            name for name in disabled if name != ALL_OTHERS and not any(is_meant(source, name) for source in sources)
+        )
         for source in [*core_sources(), *sorted(sources, key=lambda source: (not source.own, source.identity))]:
             self._load(source, disabled)
         self._set_conflicts_aside()
@@ -77,26 +83,28 @@ class Registry:
         }
 
     def _load(self, source: PluginSource, disabled: Iterable[str]) -> None:
-        record = PluginRecord(source.name, source.package, source.version, own=source.own)
+        module = source.target.partition(":")[0].partition(".")[0].strip()
+        record = PluginRecord(source.name, source.package, source.version, own=source.own, module=module)
         self._records.append(record)
         if source.package != "eulerstack-core" and is_disabled(source, disabled):
-            record.state, record.error = "disabled", msg("it is named in EULERSTACK_DISABLE_PLUGINS")
+            record.state, record.error = "disabled", _why_disabled(source, disabled)
             return
         plugin: object = None
         try:
-            with _quiet(source.own):
+            with _guest(source.own):
                 plugin = source.load()
-            record.api_version = getattr(plugin, "EULERSTACK_API_VERSION", hookspecs.API_VERSION)
-            twin = self._manager.get_name(plugin)
-            if twin:
-                record.state, record.error = "disabled", msg("it is the same plugin as {other}", other=twin)
-                return
-            register(self._manager, plugin, source.identity)
-            contribution = collect(self._manager, plugin)
-            record.primitives = tuple((primitive.kind, primitive.name) for primitive in contribution.primitives())
-            if not source.own:
-                check_third_party(contribution)
-            _check_unique(contribution)
+                record.api_version = getattr(plugin, "EULERSTACK_API_VERSION", hookspecs.API_VERSION)
+                twin = self._manager.get_name(plugin)
+                if twin:
+                    record.state, record.error = "disabled", msg("it is the same plugin as {other}", other=twin)
+                    return
+                register(self._manager, plugin, source.identity)
+                contribution = collect(self._manager, plugin)
+                record.primitives = tuple((primitive.kind, primitive.name) for primitive in contribution.primitives())
+                record.deprecations = tuple(contribution.deprecations)
+                if not source.own:
+                    check_third_party(contribution)
+                _check_unique(contribution)
         except KeyboardInterrupt:
             raise
         # A plugin may fail with anything, SystemExit included; whatever it is, it concerns that plugin alone.
@@ -105,6 +113,7 @@ class Registry:
             if plugin is not None and self._manager.is_registered(plugin):
                 self._manager.unregister(plugin)
             return
+        record.provides = tuple(contribution.claims())
         self._loaded.append((record, plugin, contribution))
 
     def _set_conflicts_aside(self) -> None:
@@ -152,6 +161,10 @@ class Registry:
         """Whether a declaration is this project's, so that what goes wrong in it is a defect of ours."""
         return self._record_of(item).own
 
+    def keep_traceback(self, item: object, error: BaseException) -> None:
+        """Keeps the traceback of what the code of a declaration raised after it was loaded, for `plugins doctor`."""
+        self._record_of(item).traceback = "".join(traceback.format_exception(error))
+
     def _record_of(self, item: object) -> PluginRecord:
         for record, _, contribution in self._loaded:
             if any(each is item for items in contribution.items.values() for each in items):
@@ -177,12 +190,14 @@ class Registry:
             by_family: dict[str, list[tuple[PluginRecord, Importer]]] = {}
             for record, plugin, _ in self._loaded:
                 try:
-                    contribution = collect(self._manager, plugin, on_demand=True)
+                    with _guest(record.own):
+                        contribution = collect(self._manager, plugin, on_demand=True)
                 except KeyboardInterrupt:
                     raise
                 except BaseException as error:
                     _mark_broken(record, error)
                     continue
+                record.deprecations += tuple(contribution.deprecations)
                 for importer in contribution.items.get("eulerstack_importers", ()):
                     by_family.setdefault(importer.model_type, []).append((record, importer))
             for family, offers in by_family.items():
@@ -255,7 +270,22 @@ class Registry:
 def _mark_broken(record: PluginRecord, error: BaseException) -> None:
     record.state = "broken"
     record.traceback = "".join(traceback.format_exception(error))
-    record.error = error.message if isinstance(error, PluginFault) else _reason(error)
+    if isinstance(error, PluginFault):
+        record.error = error.message
+    elif isinstance(error, TookTooLong):
+        record.error = msg(
+            "loading it took more than {seconds} seconds; {variable} sets the limit",
+            seconds=f"{seconds_allowed():g}",
+            variable=LIMIT_VARIABLE,
+        )
+    else:
+        record.error = msg("loading it raised {error}", error=reason_of(error))
+
+
+def _why_disabled(source: PluginSource, names: Iterable[str]) -> Message:
+    if any(is_meant(source, name) for name in names):
+        return msg("it is named in EULERSTACK_DISABLE_PLUGINS")
+    return msg("third parties' plugins are switched off, by --no-plugins or EULERSTACK_DISABLE_PLUGINS=*")
 
 
 def _losers(records: list[PluginRecord], space: str, name: str) -> list[PluginRecord]:
@@ -274,11 +304,6 @@ def _losers(records: list[PluginRecord], space: str, name: str) -> list[PluginRe
     return losers
 
 
-def _reason(error: BaseException) -> Message:
-    text = " ".join(str(error).split())
-    return msg("loading it raised {error}", error=f"{type(error).__name__}: {text}" if text else type(error).__name__)
-
-
 def _check_unique(contribution: Contribution) -> None:
     seen: set[tuple[str, str]] = set()
     for claim in contribution.claims():
@@ -288,14 +313,18 @@ def _check_unique(contribution: Contribution) -> None:
 
 
 @contextmanager
-def _quiet(own: bool) -> Iterator[None]:
-    """Keeps what a third party prints or warns about while it is imported out of our output, which programs read."""
+def _guest(own: bool) -> Iterator[None]:
+    """The conditions under which a third party's code is loaded.
+
+    It has a limited time, and what it prints or warns about stays out of our output, which programs read.
+    """
     if own:
         yield
         return
     with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        yield
+        with at_most(seconds_allowed()):
+            yield
 
 
 _lock = threading.RLock()
@@ -327,11 +356,11 @@ def get_registry(strict: bool | None = None) -> Registry:
     return registry
 
 
-def reset_registry() -> None:
-    """Forgets the loaded plugins, so that the next `get_registry` reads the entry points again."""
+def reset_registry(registry: Registry | None = None) -> None:
+    """Forgets the loaded plugins, so that the next `get_registry` reads the entry points again, or gives `registry`."""
     global _registry
     with _lock:
-        _registry = None
+        _registry = registry
 
 
 def _fault(record: PluginRecord) -> Diagnostic:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, Literal
 
 from eulerstack.errors import Message
+from eulerstack.plugins.time_limit import TookTooLong, at_most
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -29,6 +29,10 @@ OWN_PACKAGES = frozenset(
 )
 DISABLE_VARIABLE = "EULERSTACK_DISABLE_PLUGINS"
 STRICT_VARIABLE = "EULERSTACK_STRICT_PLUGINS"
+# In the list of names to do without: every plugin that is not this project's.
+ALL_OTHERS = "*"
+# Files of installed packages lie on a disk; one that takes longer is a pipe, or its disk is gone.
+METADATA_SECONDS = 10.0
 
 State = Literal["ok", "broken", "conflicting", "disabled"]
 
@@ -63,7 +67,10 @@ class PluginRecord:
     """What became of one installed plugin.
 
     `primitives` lists (kind, name) of what it provides, or would provide if it were not set aside; it is empty for a
-    plugin that failed before it could say. `error` is a translatable sentence, `traceback` the text of the exception.
+    plugin that failed before it could say. `provides` lists (space, name) of everything that it has to itself, its
+    primitives' kinds among the spaces. `error` is a translatable sentence, `traceback` the text of the exception;
+    `deprecations` are sentences about what it uses and should not for long. `module` is the top-level package of its
+    code.
     """
 
     name: str
@@ -73,7 +80,10 @@ class PluginRecord:
     error: Message | None = None
     traceback: str = ""
     primitives: tuple[tuple[str, str], ...] = ()
+    provides: tuple[tuple[str, str], ...] = ()
     api_version: object = None
+    module: str = field(default="", repr=False)
+    deprecations: tuple[Message, ...] = ()
     own: bool = field(default=False, repr=False)
 
 
@@ -92,25 +102,46 @@ def installed_sources() -> list[PluginSource]:
 
 
 def _entry_points() -> list[EntryPoint]:
-    """All entry points of our group; an installed package whose files are damaged is passed over."""
-    from importlib.metadata import distributions, entry_points
+    """All entry points of our group; an installed package whose files are damaged, or can't be read, is passed over."""
+    from importlib.metadata import entry_points
 
     try:
-        return list(entry_points(group=GROUP))
+        with at_most(METADATA_SECONDS):
+            return list(entry_points(group=GROUP))
     # One damaged file among all installed packages spoils the whole call; then they are read one by one.
-    except Exception:
-        points = []
-        for distribution in distributions():
-            with suppress(Exception):
-                points += [point for point in distribution.entry_points if point.group == GROUP]
-        return points
+    except (Exception, TookTooLong):
+        return [point for points, _, _ in _one_by_one() for point in points]
+
+
+def _one_by_one() -> Iterator[tuple[list[EntryPoint], str, BaseException | None]]:
+    """For every installed package: its entry points of our group, its folder, and what kept us from reading it."""
+    from importlib.metadata import distributions
+
+    for distribution in distributions():
+        place = str(getattr(distribution, "_path", "?"))
+        try:
+            with at_most(METADATA_SECONDS):
+                points = [point for point in distribution.entry_points if point.group == GROUP]
+        except (Exception, TookTooLong) as error:
+            yield [], place, error
+        else:
+            yield points, place, None
+
+
+def unreadable() -> list[tuple[str, BaseException]]:
+    """(folder, error) of each installed package whose entry points can't be read, so that nobody knows what it has."""
+    return [(place, error) for _, place, error in _one_by_one() if error is not None]
 
 
 def _distribution(point: EntryPoint) -> tuple[str, str]:
     """Name and version of the distribution that brings an entry point, as far as its files tell."""
-    metadata = point.dist.metadata if point.dist else None
-    name = metadata["Name"] if metadata else None
-    version = metadata["Version"] if metadata else None
+    try:
+        with at_most(METADATA_SECONDS):
+            metadata = point.dist.metadata if point.dist else None
+            name, version = (metadata["Name"], metadata["Version"]) if metadata else (None, None)
+    # Files that can't be read say nothing.
+    except (Exception, TookTooLong):
+        name = version = None
     return name or f"unknown-{point.value.split(':')[0].split('.')[0]}", version or "0"
 
 
@@ -130,11 +161,11 @@ def as_source(plugin: object) -> PluginSource:
     module: str = getattr(plugin, "__name__", "") or type(plugin).__module__
     name: str = getattr(plugin, "__name__", "") or type(plugin).__name__
     version: str = getattr(plugin, "__version__", "0")
-    return PluginSource(name, normalised(module.split(".")[0]), version, lambda: plugin)
+    return PluginSource(name, normalised(module.split(".")[0]), version, lambda: plugin, module)
 
 
 def disabled_names() -> frozenset[str]:
-    """The plugin and distribution names in EULERSTACK_DISABLE_PLUGINS, a list separated by commas."""
+    """The plugin and distribution names in EULERSTACK_DISABLE_PLUGINS, a list separated by commas; `*` may be one."""
     listed = os.environ.get(DISABLE_VARIABLE, "").split(",")
     return frozenset(name.strip() for name in listed if name.strip())
 
@@ -146,4 +177,4 @@ def is_meant(source: PluginSource, name: str) -> bool:
 
 def is_disabled(source: PluginSource, names: Iterable[str]) -> bool:
     """Whether the user switched this plugin off."""
-    return any(is_meant(source, name) for name in names)
+    return any(is_meant(source, name) or (name == ALL_OTHERS and not source.own) for name in names)

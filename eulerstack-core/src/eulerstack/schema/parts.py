@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from eulerstack.dsl.paths import dotted
 from eulerstack.errors import Collector, Message, msg
+from eulerstack.plugins.faults import PLUGIN_ERRORS, reason_of
 from eulerstack.plugins.memory import check_updating, settle_memory
 from eulerstack.plugins.primitive import Dims, Primitive, Problem
 from eulerstack.schema import sections
@@ -158,9 +159,10 @@ class Parts:
         try:
             return call()
         # The code is a plugin's and may raise anything; the author of the spec needs the plugin's name.
-        except Exception as error:
+        except PLUGIN_ERRORS as error:
             if primitive.name not in self._failed:
                 self._failed.add(primitive.name)
+                self._registry.keep_traceback(primitive, error)
                 package, version = self._registry.origin(primitive)
                 self._problems.add(
                     path,
@@ -169,7 +171,7 @@ class Parts:
                         name=primitive.name,
                         package=package,
                         version=version,
-                        error=f"{type(error).__name__}: {error}"[:200],
+                        error=reason_of(error),
                     ),
                     msg("Install another version of {package}, or use another type", package=package),
                     "reference/errors.md#plugin-fault",

@@ -8,6 +8,7 @@ from typing import Any
 
 from eulerstack.dsl.paths import is_reserved
 from eulerstack.errors import Finding, Message, msg
+from eulerstack.plugins.faults import PLUGIN_ERRORS, reason_of
 from eulerstack.plugins.primitive import Rule
 from eulerstack.schema.claims import claimed_key
 from eulerstack.schema.stages import scheduled_templates
@@ -40,9 +41,10 @@ def _answers(rule: Rule, ir: Any, registry: Any) -> list[Finding]:
         for each in answers:
             if not (isinstance(each, Finding) and isinstance(each.what, Message) and isinstance(each.path, str)):
                 raise TypeError(f"{each!r:.80} is no Finding")
-    except Exception as error:
+    except PLUGIN_ERRORS as error:
         package, version = registry.provider(rule)
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        reason = reason_of(error)
+        registry.keep_traceback(rule, error)
         return [
             Finding(
                 rule.name,
