@@ -82,7 +82,8 @@ def test_korean_is_spoken_unless_asked_otherwise(run: Run, monkeypatch: pytest.M
 
 
 COMMANDS = [(), ("validate",), ("explain",), ("compile",), ("schema",), ("import",), ("presets",), ("presets", "list"),
-            ("presets", "show"), ("plugins",), ("plugins", "list")]  # fmt: skip
+            ("presets", "show"), ("plugins",), ("plugins", "list"),
+            ("plugins", "show"), ("plugins", "doctor"), ("plugins", "new")]  # fmt: skip
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)

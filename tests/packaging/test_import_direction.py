@@ -40,9 +40,10 @@ LAYERS: dict[str, set[str]] = {
     "eulerstack.exported": {"eulerstack.errors", "eulerstack.dsl", "eulerstack.ir", "eulerstack.compiler"},
     "eulerstack.testing": {"eulerstack.errors", "eulerstack.i18n", "eulerstack.dsl", "eulerstack.plugins",
                            "eulerstack.schema", "eulerstack.ir", "eulerstack.hf", "eulerstack.compiler"},
+    "eulerstack.scaffold": {"eulerstack.errors", "eulerstack.plugins"},
     "eulerstack.cli": {"eulerstack.errors", "eulerstack.i18n", "eulerstack.dsl", "eulerstack.plugins",
                        "eulerstack.schema", "eulerstack.preset_headers", "eulerstack.presets", "eulerstack.ir",
-                       "eulerstack.compiler", "eulerstack.exported"},
+                       "eulerstack.compiler", "eulerstack.exported", "eulerstack.scaffold"},
 }  # fmt: skip
 # Every package of plugins, the mixers' included.
 PLUGIN_LAYERS: dict[str, set[str]] = {

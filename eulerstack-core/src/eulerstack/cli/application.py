@@ -49,7 +49,21 @@ def root(
 
 def build() -> typer.Typer:
     """The application, with every sentence in the language that is active now."""
-    from eulerstack.cli import compile, diff, explain, export, exporting, importing, plugins, presets, schema, validate
+    from eulerstack.cli import (
+        compile,
+        diff,
+        explain,
+        export,
+        exporting,
+        importing,
+        plugin_doctor,
+        plugin_new,
+        plugin_show,
+        plugins,
+        presets,
+        schema,
+        validate,
+    )
 
     app = _group(
         _("An architecture description language for LLMs: one YAML spec in, one HuggingFace model out."),
@@ -80,6 +94,15 @@ def build() -> typer.Typer:
     app.add_typer(presets_group, name="presets")
     plugins_group = _group(_("The installed plugins and the words they provide."))
     plugins_group.command("list", cls=Command, help=_("List the plugins, working or not."))(plugins.list_plugins)
+    plugins_group.command("show", cls=Command, help=_("Show all that is known of a word or a plugin."))(
+        plugin_show.show_plugin
+    )
+    plugins_group.command("doctor", cls=Command, help=_("Find out why a plugin does not work, or is not listed."))(
+        plugin_doctor.doctor
+    )
+    plugins_group.command("new", cls=Command, help=_("Write a plugin package that works, to begin with."))(
+        plugin_new.new_plugin
+    )
     app.add_typer(plugins_group, name="plugins")
     return app
 

@@ -51,15 +51,15 @@ def schema(as_json: Annotated[bool, json_option()] = False) -> None:
     for kind, place in KIND_PLACES.items():
         for primitive in registry.primitives(kind):
             _print_title(f"{place}: {primitive.name}", declared(primitive.summary))
-            say_pairs(_rows({"properties": primitive.inline}))
+            say_pairs(word_rows({"properties": primitive.inline}))
             if primitive.schema is not None and primitive.schema.get("properties"):
-                say_pairs(_rows(primitive.schema, f"{primitive.block_name}."))
+                say_pairs(word_rows(primitive.schema, f"{primitive.block_name}."))
     # No word chooses these; keys of namespaces do.
     for primitive in registry.primitives("linear"):
         _print_title(f"linear: {primitive.name}", declared(primitive.summary))
     for namespace in registry.namespaces():
         _print_title(namespace.key, declared(namespace.summary))
-        say_pairs(_rows(namespace.schema))
+        say_pairs(word_rows(namespace.schema))
 
 
 def _names(path: str) -> dict[str, list[str]]:
@@ -111,7 +111,7 @@ def _object_in(value: Mapping[str, Any]) -> Mapping[str, Any] | None:
 def _print_section(title: str, section: Mapping[str, Any], names: Mapping[str, list[str]]) -> None:
     _print_title(title, section.get("description", ""))
     known = {word: {**section["properties"][word], "enum": among} for word, among in names.items()}
-    say_pairs(_rows({**section, "properties": {**section["properties"], **known}}))
+    say_pairs(word_rows({**section, "properties": {**section["properties"], **known}}))
 
 
 def _print_title(title: str, description: str) -> None:
@@ -121,7 +121,8 @@ def _print_title(title: str, description: str) -> None:
         say("  " + line)
 
 
-def _rows(section: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+def word_rows(section: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """The words of a schema, required ones marked with *, and what they mean."""
     required = section.get("required", ())
     return [
         (f"{prefix}{name}{'*' if name in required else ''}", _explanation(word))

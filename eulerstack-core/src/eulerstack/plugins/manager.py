@@ -154,18 +154,18 @@ class Registry:
 
     def provider(self, item: object) -> tuple[str, str]:
         """(package, version) of the distribution that provides a declaration of any hook."""
-        record = self._record_of(item)
+        record = self.record_of(item)
         return record.package, record.version
 
     def is_own(self, item: object) -> bool:
         """Whether a declaration is this project's, so that what goes wrong in it is a defect of ours."""
-        return self._record_of(item).own
+        return self.record_of(item).own
 
     def keep_traceback(self, item: object, error: BaseException) -> None:
         """Keeps the traceback of what the code of a declaration raised after it was loaded, for `plugins doctor`."""
-        self._record_of(item).traceback = "".join(traceback.format_exception(error))
+        self.record_of(item).traceback = "".join(traceback.format_exception(error))
 
-    def _record_of(self, item: object) -> PluginRecord:
+    def record_of(self, item: object) -> PluginRecord:
         for record, _, contribution in self._loaded:
             if any(each is item for items in contribution.items.values() for each in items):
                 return record

@@ -27,9 +27,9 @@ REFERENCE = "eulerstack_mixers.reference.merges"
 PROJECTION = boolean("Whether a matrix of d_model by d_model is applied to what is merged.", False)
 
 
-def stream_name(description: str) -> Schema:
+def stream_name(description: str, example: str) -> Schema:
     """A word that names a stream."""
-    return {"type": "string", "description": description, "examples": ["slow"]}
+    return {"type": "string", "description": description, "examples": [example]}
 
 
 def _matrix(dims: Dims, inputs: int) -> Cost:
@@ -151,8 +151,8 @@ MERGES = (
         reference=f"{REFERENCE}:cross_attn",
         inline={
             "projection": boolean("Whether a matrix follows the heads, as in attention.", True),
-            "from": stream_name("The stream that is attended to."),
-            "to": stream_name("The stream that attends, and to which the result is added."),
+            "from": stream_name("The stream that is attended to.", "slow"),
+            "to": stream_name("The stream that attends, and to which the result is added.", "fast"),
         },
         checks=check_cross_attn,
         cost=cross_attn_cost,

@@ -81,8 +81,11 @@ ROUTING: Schema = {
 }
 
 WORDS: Schema = {
-    "experts": integer("Experts that a router chooses from.", minimum=1, maximum=MOST_EXPERTS),
-    "top_k": integer("Experts that a token passes through; at most experts.", minimum=1, maximum=MOST_EXPERTS),
+    "experts": {**integer("Experts that a router chooses from.", minimum=1, maximum=MOST_EXPERTS), "examples": [8]},
+    "top_k": {
+        **integer("Experts that a token passes through; at most experts.", minimum=1, maximum=MOST_EXPERTS),
+        "examples": [2],
+    },
     "router": choice("Function of the router's logits whose largest values choose the experts.", SCORES, "softmax"),
     "affinity": {
         "type": ["string", "null"],
