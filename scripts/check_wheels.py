@@ -3,7 +3,8 @@
     python scripts/check_wheels.py WORK_DIRECTORY
 
 1. Builds the wheels, each in isolation.
-2. Installs them into a clean environment, by file, so that no index is asked for a name of ours; runs the quickstart.
+2. Installs them into a clean environment, by file, so that no index is asked for a name of ours; runs the quickstart,
+   and check_plugin_walkthrough.py.
 3. Compiles the specs of tests/packaging/specs there, and the one that README.md shows.
 4. Generates from every directory in that environment after *uninstalling* ours, and in another one that never had
    them, on the oldest transformers; the tokens must be the same.
@@ -104,6 +105,10 @@ def main() -> None:
     run(clean / "python", "-m", "pip", "check", capture=True)
     say("installed the wheels into a clean environment")
     run(clean / "python", ROOT / "scripts" / "quickstart.py", "--output-dir", work / "exports" / "quickstart")
+
+    walk = ROOT / "scripts" / "check_plugin_walkthrough.py"
+    run(clean / "python", walk, clean / "python", work / "walkthrough", work / "dist", capture=True)
+    say("wrote a plugin of each kind, installed and tested it, compiled one and generated from it")
 
     shutil.copytree(ROOT / "tests" / "packaging" / "specs", work / "specs")
     readme_spec()

@@ -18,7 +18,7 @@ from eulerstack.plugins.sources import OWN_PACKAGES
 KINDS = ("mixer", "ffn", "integrator", "memory", "residual", "namespace")
 TEMPLATES = Path(__file__).parent / "templates"
 SUFFIX = ".txt"
-PART = re.compile(r"[a-z][a-z0-9_]{0,23}")
+PART = re.compile(r"[a-z][a-z0-9_]{0,19}")
 SEE = "writing-a-plugin.md#begin-with-a-package"
 # What each file is for, as the table in README.md says it.
 PURPOSES = (
@@ -92,7 +92,7 @@ def parsed(name: str) -> Names:
     if len(parts) > 2 or not all(PART.fullmatch(part) and not keyword.iskeyword(part) for part in parts):
         raise _refusal(
             name,
-            msg("a plugin's name is of the form vendor.word, each of small letters, digits and _, at most 24"),
+            msg("a plugin's name is of the form vendor.word, each of small letters, digits and _, at most 20"),
             msg("eulerstack plugins new acme.gated_average --kind mixer"),
         )
     names = Names(parts[0], parts[-1])
