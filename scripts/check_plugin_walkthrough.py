@@ -13,6 +13,7 @@ import re
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -65,12 +66,12 @@ def main(python: Path, folder: Path, wheels: Path | None) -> None:
     for expected in ("18 of 18 claims hold", "vendor.acme.gated_average", "generated_text"):
         if expected not in seen:
             raise SystemExit(f"{seen}\nthe commands of {PAGE.name} did not show {expected!r}")
-    for kind in OTHERS:
-        script = (
-            f"eulerstack plugins new acme.my_{kind} --kind {kind}\ncd eulerstack-acme-my-{kind}\n"
-            'python -m pip install --quiet -e ".[test]"\npython -m pytest -q\n'
-        )
-        shell(script, folder, environment)
+    others = [f"eulerstack-acme-my-{kind}" for kind in OTHERS]
+    written = "".join(f"eulerstack plugins new acme.my_{kind} --kind {kind}\n" for kind in OTHERS)
+    installed = " ".join(f"-e './{package}[test]'" for package in others)
+    shell(f"{written}python -m pip install --quiet {installed}\n", folder, environment)
+    with ThreadPoolExecutor(max_workers=2) as workers:
+        list(workers.map(lambda package: shell("python -m pytest -q\n", folder / package, environment), others))
     shell("eulerstack plugins doctor\n", folder, environment)
     shutil.rmtree(folder)
 

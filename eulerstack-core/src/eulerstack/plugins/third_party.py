@@ -78,7 +78,8 @@ def _schemas(contribution: Contribution) -> Iterator[tuple[str, Mapping[str, Any
     for primitive in contribution.primitives():
         if primitive.schema is not None:
             yield primitive.name, primitive.schema
-        yield primitive.name, {"properties": primitive.inline}
+        if primitive.inline:
+            yield primitive.name, {"properties": primitive.inline}
     for namespace in contribution.items.get("eulerstack_namespaces", ()):
         yield namespace.key, namespace.schema
     for fragment in contribution.items.get("eulerstack_schema_fragments", ()):
