@@ -14,8 +14,8 @@ from eulerstack.cli.plugins import described, is_available, kernels_of
 from eulerstack.cli.schema import word_rows
 from eulerstack.cli.terminal import columns, say, say_json, say_pairs, short_bytes, short_count, styled, wrap
 from eulerstack.errors import Diagnostic, EulerStackError, Message, ValidationError, msg
+from eulerstack.i18n import declared
 from eulerstack.i18n import gettext as _
-from eulerstack.i18n import translator
 
 if TYPE_CHECKING:
     from eulerstack.ir.types import ModelIR
@@ -107,7 +107,7 @@ def _plain(value: Any) -> Any:
     """A schema as JSON holds it, descriptions in the active language."""
     if isinstance(value, Mapping):
         return {
-            key: _(str(item)) if key == "description" and isinstance(item, str) and item else _plain(item)
+            key: declared(str(item)) if key == "description" and isinstance(item, str) and item else _plain(item)
             for key, item in value.items()
         }
     if isinstance(value, (list, tuple)):
@@ -175,7 +175,7 @@ def _print_word(data: Mapping[str, Any], item: Any, registry: Registry) -> None:
     from eulerstack.plugins.primitive import Primitive
 
     say(f"{data['kind']} {styled(data['name'], 'bold')}")
-    for line in wrap(translator()(data["summary"]), _width() - 2):
+    for line in wrap(declared(data["summary"]), _width() - 2):
         say("  " + line)
     say()
     record = registry.record_of(item)
