@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 import re
 import types
+from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -79,3 +81,17 @@ def test_what_a_hook_returns_is_what_the_registry_hands_out(hook: str) -> None:
     setattr(module, hook, hookimpl(lambda: iter([example])))
     registry = Registry([PluginSource("acme", "acme", "1.0", lambda: module)])
     assert example in COLLECTED[hook](registry)  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_every_hook_is_documented_and_shown_in_the_example(hook: str) -> None:
+    docs = Path(__file__).resolve().parents[2] / "docs"
+    assert f"## {hook}\n" in (docs / "reference" / "hooks.md").read_text(encoding="utf-8")
+    assert f"def {hook}(" in (docs / "writing-a-plugin.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("declaration", {*TYPE_OF_HOOK.values()}, ids=lambda each: each.__name__)
+def test_every_field_of_a_declaration_is_documented(declaration: type) -> None:
+    text = inspect.getdoc(declaration) or ""
+    missing = [each.name for each in fields(declaration) if not re.search(rf"\b{each.name}\b", text)]
+    assert missing == []

@@ -278,6 +278,8 @@ class Primitive:
     """A word of the language and what it means.
 
     name      as written in a spec: "attention", "vendor.acme.gla"
+    kind      one of `KINDS`, that of the hook which returns it
+    summary   what it is, in a line
     schema    JSON Schema (type object) of the parameter block; None when the type has no block
     block     the block's name where it isn't the type's; third parties' blocks always bear the type's name
     inline    JSON Schema properties written beside `type` itself ("activation" of an ffn)
@@ -328,6 +330,7 @@ class Primitive:
     implementations  params -> "package.module:Class", where the class depends on the parameters; None: always `module`
     reference "package.module:function": a naive implementation for tests and readers
     requires  distributions without which the primitive can't run; a spec that uses it then is a CompatibilityError
+    kernels   faster implementations of the same function, which the module chooses itself
     paper     where it was published, "arXiv:2405.21060"
     """
 
@@ -406,6 +409,7 @@ class Namespace:
 
     key      the whole key
     schema   JSON Schema of its value; defaults inside it are filled in
+    summary  what it is for, in a line
     compile  "package.module:function", called as function(value, path, ir) whenever the spec is compiled; it must be
              pure and import no torch. What it returns, JSON, stands under `path` in config.json's `v1_extensions`; None
              leaves the value there as it is. It refuses by raising a CompileError, whose path and place the core fills
@@ -428,7 +432,12 @@ class Namespace:
 
 @dataclass(frozen=True)
 class Rule:
-    """A realism rule: reads the complete IR, yields findings."""
+    """A realism rule.
+
+    name     as findings and pages name it; no two plugins may have the same
+    summary  what a model that keeps it is like
+    check    ModelIR -> findings, for what is legal but seldom meant
+    """
 
     name: str
     summary: str
@@ -437,7 +446,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class PresetFolder:
-    """A folder of `*.yml` specs, and of tokenizers in its subfolder `tokenizers/`."""
+    """A folder of `*.yml` specs, and of tokenizers in its subfolder `tokenizers/`; `path` is where it is."""
 
     path: str
 
@@ -454,6 +463,7 @@ class Catalog:
 class Target:
     """A back end of `compile`, named by a spec's `compatibility.compile_target`.
 
+    summary   what it writes, in a line
     function  "package.module:function", imported when it is needed and called as
               function(ir, folder, *, seed, spec_text, spec_dir), which fills `folder` and returns nothing.
 
@@ -520,6 +530,7 @@ class Importer:
 
     model_type    as config.json names it
     architecture  the class that config.json's `architectures` names
+    summary       the family in a few words
     to_spec       config.json -> spec with every word stated; raises CompatibilityError (paths are config.json's keys)
                   for what the language can't say
     to_config     ModelIR -> config.json that says the same as far as the family can; the caller holds it against the

@@ -7,6 +7,7 @@ and goes on with the next. Native code that hangs is met by faulthandler's watch
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -53,7 +54,8 @@ def _load(sources: Sequence[PluginSource], folder: Path) -> tuple[int, Death | N
     progress, errors = folder / "progress", folder / "errors"
     progress.touch()
     asked = {
-        "path": sys.path,
+        # The child works in a folder of its own.
+        "path": [path or os.getcwd() for path in sys.path],
         "targets": [source.target for source in sources],
         "progress": str(progress),
         "seconds": seconds,
@@ -89,7 +91,6 @@ def _load(sources: Sequence[PluginSource], folder: Path) -> tuple[int, Death | N
 def load_each(path: list[str], targets: list[str], progress: str, seconds: float) -> None:
     """The child's part: writes a letter to the file `progress` for each plugin that is loaded, or fails to be."""
     import faulthandler
-    import os
     from contextlib import suppress
     from importlib.metadata import EntryPoint
 
