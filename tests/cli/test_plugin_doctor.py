@@ -92,7 +92,7 @@ def test_plugins_that_hang_or_end_the_process_are_named_and_survived(
     assert "more than 1 seconds" in what["freezes"] and "more than 1 seconds" in what["sleeps"]
     assert "in nap" in found["sleeps"]["traceback"] and "freezes_words" in found["freezes"]["traceback"]
     assert found["good"]["state"] == "ok" and found["good"]["problems"] == []
-    assert all("EULERSTACK_DISABLE_PLUGINS=words" in found[name]["problems"][0]["fix"] for name in DEADLY)
+    assert all(f"EULERSTACK_DISABLE_PLUGINS={name}:words" in found[name]["problems"][0]["fix"] for name in DEADLY)
 
 
 def test_every_kind_of_trouble_is_named_with_what_to_do(run: Run, install: Install, tmp_path: Path) -> None:

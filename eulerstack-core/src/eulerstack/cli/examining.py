@@ -22,7 +22,6 @@ from eulerstack.plugins.probe import Death, probed
 from eulerstack.plugins.sources import (
     DISABLE_VARIABLE,
     GROUP,
-    PluginSource,
     disabled_names,
     installed_sources,
     is_disabled,
@@ -128,12 +127,12 @@ def _raising(death: Death) -> Any:
 
 def _plugin(record: PluginRecord, deaths: dict[str, Death]) -> Plugin:
     plugin = Plugin(record, notes=list(record.deprecations), traceback=record.traceback)
-    death = deaths.get(PluginSource(record.name, record.package, record.version, object).identity)
+    death = deaths.get(record.identity)
     if death is not None:
         plugin.traceback = death.traceback
     if record.state in ("broken", "conflicting") and record.error is not None:
         fix = msg("pip install --upgrade {package}, or set {variable}={plugin}", package=record.package,
-                  variable=DISABLE_VARIABLE, plugin=record.name)  # fmt: skip
+                  variable=DISABLE_VARIABLE, plugin=record.identity)  # fmt: skip
         plugin.problems.append(Problem(record.error, fix))
     elif record.error is not None:
         plugin.notes.append(record.error)

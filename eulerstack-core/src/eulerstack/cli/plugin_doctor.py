@@ -50,12 +50,12 @@ def _print_versions(found: Examination) -> None:
 
 
 def _print_plugins(found: Examination, traceback: bool) -> None:
-    titles = [Column(_("State")), Column(_("Plugin"), wraps=True), Column(_("Version")), Column("API"),
+    titles = [Column(_("State")), Column(_("Package"), wraps=True), Column(_("Version")), Column("API"),
               Column(_("Provides"), right=True)]  # fmt: skip
     rows = [
         (
             plugin.record.state,
-            f"{plugin.record.package}:{plugin.record.name}",
+            plugin.record.identity,
             plugin.record.version,
             "—" if plugin.record.api_version is None else str(plugin.record.api_version),
             str(len(plugin.record.provides) if plugin.record.state == "ok" else 0),
@@ -66,7 +66,7 @@ def _print_plugins(found: Examination, traceback: bool) -> None:
     for plugin in found.plugins:
         if plugin.problems or plugin.notes:
             say()
-            say(styled(f"{plugin.record.package}:{plugin.record.name}", "bold"))
+            say(styled(plugin.record.identity, "bold"))
             _print_findings(plugin.problems, plugin)
             if traceback and plugin.traceback:
                 for line in plugin.traceback.rstrip().splitlines():

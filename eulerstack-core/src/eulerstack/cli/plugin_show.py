@@ -59,7 +59,7 @@ def _kind_of(item: Any) -> str:
 
 
 def _names_of(record: PluginRecord) -> tuple[str, ...]:
-    return record.name, record.package, f"{record.package}:{record.name}"
+    return record.name, record.package, record.identity
 
 
 def _unknown(name: str, known: list[str], registry: Registry) -> ValidationError:
@@ -251,7 +251,7 @@ def _data_of_plugin(record: PluginRecord) -> dict[str, Any]:
 
 
 def _print_plugin(record: PluginRecord) -> None:
-    say(f"plugin {styled(f'{record.package}:{record.name}', 'bold')}")
+    say(f"plugin {styled(record.identity, 'bold')}")
     api = "—" if record.api_version is None else str(record.api_version)
     say_pairs([(_("Version"), record.version), ("API", api), (_("State"), record.state)])
     for text in [*([record.error] if record.error else []), *record.deprecations]:

@@ -35,7 +35,7 @@ def list_plugins(as_json: Annotated[bool, json_option()] = False) -> None:
     )  # fmt: skip
     for record in registry.records():
         if record.error is not None:
-            name = f"{record.package}:{record.name}"
+            name = record.identity
             first, *others = _lines(f"{name}: {record.state}: {record.error.render()}")
             say(first.replace(name, styled(name, "warning"), 1))
             for line in others:

@@ -375,7 +375,7 @@ def _fault(record: PluginRecord) -> Diagnostic:
             error=record.error or "",
         ),
         msg("pip install --upgrade {package}, or set {variable}={plugin}", package=record.package,
-            variable="EULERSTACK_DISABLE_PLUGINS", plugin=record.name),
+            variable=DISABLE_VARIABLE, plugin=record.identity),
         "reference/plugins.md#states",
     )  # fmt: skip
 

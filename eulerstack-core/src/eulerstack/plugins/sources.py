@@ -86,6 +86,11 @@ class PluginRecord:
     deprecations: tuple[Message, ...] = ()
     own: bool = field(default=False, repr=False)
 
+    @property
+    def identity(self) -> str:
+        """A name that no other plugin has: "package:name"."""
+        return f"{self.package}:{self.name}"
+
 
 def normalised(package: str) -> str:
     """The distribution's name as package indexes compare it: lower case, runs of `-_.` as one hyphen."""
