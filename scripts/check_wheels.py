@@ -1,6 +1,6 @@
 """The wheels as a user meets them: built, installed, used; then what they exported, without them.
 
-    python scripts/check_wheels.py WORK_DIRECTORY
+    python scripts/check_wheels.py WORK_DIRECTORY [--keep]
 
 1. Builds the wheels, each in isolation.
 2. Installs them into a clean environment, by file, so that no index is asked for a name of ours; runs the quickstart,
@@ -8,6 +8,8 @@
 3. Compiles the specs of tests/packaging/specs there, and the one that README.md shows.
 4. Generates from every directory in that environment after *uninstalling* ours, and in another one that never had
    them, on the oldest transformers; the tokens must be the same.
+
+With --keep the directory stays, wheels and environments in it, for scripts that go on there.
 """
 
 from __future__ import annotations
@@ -134,11 +136,12 @@ def main() -> None:
     if different:
         raise SystemExit(f"other tokens on the oldest transformers: {', '.join(different)}")
     say("the tokens are the same")
-    shutil.rmtree(work)
+    if "--keep" not in sys.argv:
+        shutil.rmtree(work)
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
+    if len(sys.argv) != 2 + ("--keep" in sys.argv[2:]):
         raise SystemExit(__doc__)
     work = Path(sys.argv[1]).resolve()
     shutil.rmtree(work, ignore_errors=True)

@@ -92,9 +92,19 @@ def _print_report(ir: ModelIR, findings: list[Finding]) -> None:
         say(_("Realism: nothing unusual"))
         return
     say(_("Realism: warnings: {number}").format(number=len(findings)))
+    packages = _packages()
     for finding in findings:
         where = ": ".join(str(part) for part in (finding.location, finding.path) if part)
-        say(f"  {styled(f'[{finding.rule}]', 'warning')} {where}{': ' if where else ''}{finding.what.render()}")
+        rule = ", ".join([finding.rule, *([" ".join(packages[finding.rule])] if finding.rule in packages else [])])
+        say(f"  {styled(f'[{rule}]', 'warning')} {where}{': ' if where else ''}{finding.what.render()}")
+
+
+def _packages() -> dict[str, tuple[str, str]]:
+    """By the names of the rules that are not this project's: the package and version that each comes from."""
+    from eulerstack.plugins.manager import get_registry
+
+    registry = get_registry()
+    return {rule.name: registry.provider(rule) for rule in registry.rules() if not registry.is_own(rule)}
 
 
 def _data(file: str, ir: ModelIR, findings: list[Finding], report: bool) -> dict[str, Any]:
@@ -103,8 +113,15 @@ def _data(file: str, ir: ModelIR, findings: list[Finding], report: bool) -> dict
         from eulerstack.compiler.cost import count_parameters
 
         data |= {"params": count_parameters(ir), "layers": len(ir.layers)}
+        packages = _packages()
         data["findings"] = [
-            {"rule": each.rule, "path": each.path, "location": location_data(each), "what": each.what.render()}
+            {
+                "rule": each.rule,
+                "package": packages[each.rule][0] if each.rule in packages else None,
+                "path": each.path,
+                "location": location_data(each),
+                "what": each.what.render(),
+            }
             for each in findings
         ]
     return data

@@ -1,0 +1,1 @@
+"""An integrator of somebody else's: the midpoint rule."""

@@ -1,0 +1,1 @@
+"""A feed-forward block of somebody else's: a product of two projections."""

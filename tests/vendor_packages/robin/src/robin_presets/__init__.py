@@ -1,0 +1,1 @@
+"""Presets of somebody else's: all of the aviary in one model."""

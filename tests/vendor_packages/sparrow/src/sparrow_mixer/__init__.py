@@ -1,0 +1,1 @@
+"""A mixer of somebody else's: each token and the one before it."""

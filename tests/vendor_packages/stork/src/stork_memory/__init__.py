@@ -1,0 +1,1 @@
+"""A memory of somebody else's: a fading sum of what was read."""

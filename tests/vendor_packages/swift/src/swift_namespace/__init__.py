@@ -1,0 +1,1 @@
+"""A namespace of somebody else's: linear layers of a low rank."""
