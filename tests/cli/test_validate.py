@@ -46,7 +46,7 @@ def test_the_report_gives_schema_params_layers_and_findings(run: Run, spec: Path
 def test_the_report_for_programs_holds_the_same(run: Run, spec: Path) -> None:
     data = json.loads(run("validate", spec, "--report", "--json").out)
     assert data["valid"] is True and data["params"] == PARAMS and data["layers"] == 3
-    assert {"rule", "path", "location", "what"} == set(data["findings"][0])
+    assert {"rule", "package", "path", "location", "what"} == set(data["findings"][0])
 
 
 def test_every_problem_takes_exactly_three_lines_on_stderr_and_none_on_stdout(run: Run, spec: Path) -> None:
