@@ -226,7 +226,7 @@ def test_a_cache_that_knows_nothing_of_gates_is_refused() -> None:
 
 
 def test_a_mask_of_four_dimensions_is_refused() -> None:
-    with pytest.raises(ValueError, match="make masks of their own"):
+    with pytest.raises(ValueError, match="take no masks of scores"):
         built(VARIANTS["gated"])(tokens(), attention_mask=torch.ones(2, 1, 17, 17, dtype=torch.bool))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from transformers import DynamicCache
 
 from eulerstack.testing import decoding
 from eulerstack.testing.decoding import CHUNKS, PADDED_CHUNKS
@@ -70,3 +71,20 @@ def test_assisted_decoding_gives_the_greedy_tokens() -> None:
     ids = tokens(batch=1, time=6)
     options = {"max_new_tokens": 10, "do_sample": False, "pad_token_id": 0}
     assert torch.equal(model.generate(ids, **options), model.generate(ids, assistant_model=assistant, **options))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["retnet", "branched"])
+def test_a_cache_without_slots_for_states_is_refused(name: str) -> None:
+    model, ids = built(VARIANTS[name]), tokens(batch=1, time=6)
+    for cache in (DynamicCache(), DynamicCache(config=built(VARIANTS["plain"]).config)):
+        with pytest.raises(ValueError, match=r"DynamicCache\(config=model\.config\)"):
+            model(ids, past_key_values=cache)
+    assert model(ids, past_key_values=DynamicCache(config=model.config)).past_key_values.get_seq_length() == 6
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["retnet", "branched"])
+def test_a_mask_of_scores_that_states_could_not_follow_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="take no masks of scores"):
+        built(VARIANTS[name])(tokens(), attention_mask=torch.ones(2, 1, 17, 17, dtype=torch.bool).tril())

@@ -39,16 +39,20 @@ def create_masks(
     `attention_bias` (query indices, key indices) -> (n_heads, time, context) is added to the scores' mask.
     Attention layers get what the chosen attention implementation takes (None where it needs no mask); state layers and
     gated ones get (batch, time) of 0 and 1, or None when nothing is padding.
+    Errors: ValueError for a mask of scores, or a cache without slots, where layers keep states
     """
     masks: dict[str, Any] = {}
     for layer_idx, layer_type in enumerate(config.layer_types):
         if layer_type in masks:
             continue
-        if layer_type == STATE_LAYER_TYPE:
-            masks[layer_type] = state_mask(inputs_embeds, attention_mask)
-        elif layer_type.startswith(GATED_LAYER_PREFIX):
+        if layer_type == STATE_LAYER_TYPE or layer_type.startswith(GATED_LAYER_PREFIX):
             if attention_mask is not None and attention_mask.ndim != 2:
-                raise ValueError("gated layers make masks of their own: give attention_mask as (batch, time)")
+                raise ValueError(
+                    "layers that keep states, and gated ones, take no masks of scores: give attention_mask as "
+                    "(batch, time)"
+                )
+            if layer_type == STATE_LAYER_TYPE:
+                check_state_slots(config.layer_types, past_key_values)
             masks[layer_type] = state_mask(inputs_embeds, attention_mask)
         else:
             masks[layer_type] = attention_layer_mask(
@@ -62,6 +66,20 @@ def create_masks(
                 attention_bias,
             )
     return masks
+
+
+def check_state_slots(layer_types: list[str], past_key_values: Any) -> None:
+    """Raises a ValueError for a cache that was made without the model's config, so that it has no slots of ours."""
+    if past_key_values is None:
+        return
+    layers = past_key_values.layers
+    slots = [slot for slot, layer_type in enumerate(layer_types) if layer_type == STATE_LAYER_TYPE]
+    # By what it can do, because models of several directories bring several copies of our classes.
+    if any(slot >= len(layers) or not hasattr(layers[slot], "put_history") for slot in slots):
+        raise ValueError(
+            "layers of this model keep states, which need a cache of their own kind, as "
+            "DynamicCache(config=model.config) makes it"
+        )
 
 
 def state_mask(inputs_embeds: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor | None:
