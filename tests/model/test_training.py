@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
@@ -32,6 +34,59 @@ def test_accumulated_gradients_equal_those_of_one_big_batch() -> None:
     assert total == pytest.approx(float(whole.detach()), abs=1e-6)
     for name, parameter in model.named_parameters():
         assert torch.allclose(parameter.grad, expected[name], atol=1e-6), name
+
+
+def every_loss() -> dict[str, Any]:
+    """A spec in which a training pass adds to the loss whatever is a mean over tokens or over sequences."""
+    branches = {"near": {"type": "attention", "attention": {"window": 4}}, "far": {"type": "retnet"}}
+    moe = {"type": "moe", "experts": 4, "top_k": 2, "d_expert": 8, "z_loss": 0.5, "load_balance_coef": 0.0}
+    return tiny_spec(
+        layer_templates={
+            "routed": {
+                "mixer": {"type": "attention"},
+                "ffn": {**moe, "balance": {"sequence_aux_coef": 0.7}},
+            },
+            "branched": {
+                "mixer": {"type": "branched", "branched": {"branches": branches, "selector": {"type": "top_k"}}},
+                "ffn": {"type": "none"},
+            },
+        },
+        layer_schedule=[
+            {"template": "routed", "depth_gating": {"capacity": 0.5, "router": "top_k"}},
+            {
+                "parallel": [
+                    {"stream": "a", "body": [{"template": "routed"}]},
+                    {"stream": "b", "body": [{"template": "branched"}]},
+                ],
+                "merge": {"type": "add"},
+            },
+            {"integrator": {"type": "ode_euler", "steps": 2, "body": "routed"}},
+        ],
+        head={"type": "causal_lm_mtp", "mtp": {"n_predict": 2, "head_template": "routed", "train_loss_weight": 0.5}},
+        training_hints={
+            "router_aux_loss_coef": 0.3,
+            "differentiation_objectives": {"usage_probe_coef": 0.4},
+        },
+    )
+
+
+def test_all_that_a_training_pass_adds_to_the_loss_accumulates() -> None:
+    model = built(every_loss()).train()
+    model.gradient_checkpointing_enable()
+    ids = tokens(batch=3)
+    whole = model(ids, labels=ids, use_cache=False)
+    whole.loss.backward()
+    expected = {name: parameter.grad for name, parameter in model.named_parameters()}
+    model.zero_grad()
+    parts = [model(row[None], labels=row[None], use_cache=False, num_items_in_batch=ids[:, 1:].numel()) for row in ids]
+    sum(part.loss for part in parts).backward()
+    for name in ("loss", "aux_loss"):
+        torch.testing.assert_close(sum(part[name] for part in parts), whole[name], atol=1e-5, rtol=0)
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(parameter.grad, expected[name], atol=1e-5, rtol=0, msg=name)
+    # Evaluation reports the language model's loss alone.
+    model.eval()
+    assert model(ids, labels=ids).aux_loss is None
 
 
 def test_the_loss_is_the_mean_negative_log_likelihood_of_the_next_token() -> None:
