@@ -28,6 +28,7 @@ from eulerstack.ir.printer import from_data, print_ir, to_data  # noqa: E402
 from eulerstack.testing.training import precise_loss  # noqa: E402
 from eulerstack_mixers.modules.drafting import HeadDrafts  # noqa: E402
 from eulerstack_mixers.reference.mtp import drafted_hidden_states, multi_token_loss  # noqa: E402
+from tests.model.mixers.compressed_attention import CSA  # noqa: E402
 from tests.model.mixers.mtp import own_template, spec  # noqa: E402
 from tests.model.specs import built, changed, tiny_spec, tokens  # noqa: E402
 
@@ -171,6 +172,42 @@ def test_packed_sequences_have_the_loss_of_the_separate_ones(name: str) -> None:
     ).loss
     alone = sum(model(each, labels=each, use_cache=False, num_items_in_batch=count).loss for each in (first, second))
     torch.testing.assert_close(packed, alone, atol=1e-5, rtol=1e-5)
+
+
+ROUTING = {
+    "experts": {"ffn": {"type": "moe", "experts": 3, "top_k": 1, "d_expert": 8, "z_loss": 1.0}},
+    "branches": {
+        "mixer": {
+            "type": "branched",
+            "branched": {"branches": {"a": {"type": "attention"}, "b": {"type": "retnet"}}, "selector": {}},
+        },
+    },
+    "indexer": {"mixer": {"type": "attention", "attention": CSA}},
+}
+
+
+@pytest.mark.parametrize("kind", ROUTING)
+@pytest.mark.parametrize("form", ["padded", "packed"])
+def test_what_a_module_routes_for_nothing_counts_in_no_loss(kind: str, form: str) -> None:
+    """At a sequence's end a module reads padding, or another sequence, in place of a later token."""
+    template = {"mixer": {"type": "attention"}, "ffn": {"type": "mlp"}, **ROUTING[kind]}
+    case = changed(
+        spec(n_predict=2, head_template="drafts"),
+        {"layer_templates.drafts": template, "layer_schedule": [{"template": "drafts"}]},
+    )
+    probe = {"training_hints.differentiation_objectives.usage_probe_coef": 0.5 if kind != "indexer" else 0.0}
+    model = built(changed(case, probe)).double().train()
+    ids = tokens(time=9)
+    alone = model(ids, labels=ids, use_cache=False).aux_loss
+    if form == "padded":
+        padded, mask = torch.zeros(2, 13, dtype=torch.long), torch.zeros(2, 13, dtype=torch.long)
+        padded[:, :9], mask[:, :9] = ids, 1
+        found = model(padded, attention_mask=mask, labels=padded, use_cache=False).aux_loss
+    else:
+        places = torch.arange(9).repeat(2)[None]
+        found = model(ids.view(1, -1), position_ids=places, labels=ids.view(1, -1), use_cache=False).aux_loss
+    assert alone > 0.01
+    torch.testing.assert_close(found, alone, atol=1e-6, rtol=1e-5)
 
 
 @pytest.mark.parametrize("side", ["left", "right"])

@@ -396,11 +396,13 @@ class EulerStackModel(EulerStackPreTrainedModel):
         if self.needs_sequences or (self.training and self.reads_sequences):
             # Positions that were not given never restart, which a traced forward can't find out by looking at them.
             kwargs["sequence_ids"] = packed_sequences(given_positions, attention_mask, past_key_values)
-        if STATE_LAYER_TYPE in masks:
-            kwargs["kept_tokens"] = masks[STATE_LAYER_TYPE]
-        elif self.routing_layers:
-            padding = attention_mask if isinstance(attention_mask, torch.Tensor) else None
-            kwargs["kept_tokens"] = state_mask(inputs_embeds, padding)
+        # A head that knows which tokens count, (batch, time), gives them: those that are padding are not among them.
+        if kwargs.get("kept_tokens") is None:
+            if STATE_LAYER_TYPE in masks:
+                kwargs["kept_tokens"] = masks[STATE_LAYER_TYPE]
+            elif self.routing_layers:
+                padding = attention_mask if isinstance(attention_mask, torch.Tensor) else None
+                kwargs["kept_tokens"] = state_mask(inputs_embeds, padding)
         if self.routing_layers:
             kwargs["token_ids"] = input_ids
         if self.training:

@@ -161,7 +161,8 @@ class CompressedAttention(AttentionBase):
         if compression["indexer"] is not None:
             indexer = INDEXERS[compression["indexer"]["arch"]]
             self.indexer = indexer(config, compression, self.q_latent_dim or width, self.interleaved)
-        # What teaches the indexer, between `begin` and `finish`.
+        # Between `begin` and `finish` which tokens count, and what teaches the indexer.
+        self.kept: torch.Tensor | None = None
         self.loss: torch.Tensor | None = None
         if params["o_latent_dim"] is None:
             self.o_proj = nn.Linear(query_width, width, bias=params["o_bias"])
@@ -174,12 +175,12 @@ class CompressedAttention(AttentionBase):
         self.sinks = None if sinks is None else OPTIONS["attention_sinks"](self.n_heads, sinks)
 
     def begin(self, kept: Any, token_ids: Any = None, sequence_ids: Any = None) -> None:
-        """A pass begins whose `finish` reports what teaches the indexer."""
-        self.loss = None
+        """A pass begins whose `finish` reports what teaches the indexer; `kept` (batch, time) is 0 at padding."""
+        self.kept, self.loss = kept, None
 
     def finish(self) -> tuple[torch.Tensor | None, None]:
         """While training: what the indexer's scores add to the loss."""
-        loss, self.loss = self.loss, None
+        loss, self.loss, self.kept = self.loss, None, None
         return loss, None
 
     def forward(
@@ -249,7 +250,8 @@ class CompressedAttention(AttentionBase):
             weights = weights_on_blocks(query, key, visible, blocks.shape[1], {"scaling": self.scaling, **kwargs})
             if in_chunks:
                 weights = chunks.restored(weights.unsqueeze(2)).squeeze(2)
-            self.loss = self.indexer.divergence(scores, chosen, weights, rows.own)
+            counted = None if self.kept is None else rows.arranged((self.kept != 0).long()) != 0
+            self.loss = self.indexer.divergence(scores, chosen, weights, counted)
         attention_interface = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention)
         attention_output, attention_weights = attention_interface(
             self,

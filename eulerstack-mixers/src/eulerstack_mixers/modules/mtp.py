@@ -159,6 +159,8 @@ class MultiTokenHead(CausalLMHead):
             seen = time - depth
             if seen < 1:
                 return
+            # A position whose later token is padding, or another sequence's, counts in no loss of routing either.
+            kept = None if places is None else continues(places, depth).expand(labels.shape[0], -1)
             output = predictor(
                 hidden_states[:, :seen],
                 embeddings[:, depth:],
@@ -166,6 +168,7 @@ class MultiTokenHead(CausalLMHead):
                 attention_mask=None if mask is None else mask[:, -time:][:, :seen],
                 position_ids=None if position_ids is None else position_ids[..., :seen],
                 use_cache=False,
+                kept_tokens=kept,
             )
             hidden_states = output.last_hidden_state
             targets = nn.functional.pad(labels[:, depth + 1 :], (0, 1), value=-100)
