@@ -1,7 +1,7 @@
 """The recurrences of Mamba-1 and Mamba-2, one token at a time, in any precision."""
 
 import torch
-from torch.nn.functional import pad, silu, softplus
+from torch.nn.functional import pad, silu
 
 
 def selective_state_space(
@@ -34,8 +34,3 @@ def short_convolution(inputs: torch.Tensor, weight: torch.Tensor, bias: torch.Te
     window = pad(inputs, (0, 0, width - 1, 0))
     outputs = sum(window[:, tap : tap + time] * weight[:, 0, tap] for tap in range(width))
     return silu(outputs if bias is None else outputs + bias)
-
-
-def step_sizes(raw: torch.Tensor, bias: torch.Tensor, floor: float = 0.0) -> torch.Tensor:
-    """Δ = max(softplus(raw + bias), floor)."""
-    return softplus(raw + bias).clamp(min=floor)
