@@ -2,8 +2,8 @@
 
     python tools/catalogs.py update|compile|check
 
-Sentences come from calls of `msg` and `_` in our packages, and from the descriptions and summaries that declarations
-give their words. Babel does the reading and writing.
+Sentences come from calls of `msg` and `_` in our packages, from the descriptions and summaries that declarations give
+their words, and from what the headers of presets say. Babel does the reading and writing.
 """
 
 from __future__ import annotations
@@ -65,11 +65,21 @@ def declared() -> Iterator[tuple[str, str]]:
     broken = [record for record in registry.records() if record.own and record.state not in ("ok", "disabled")]
     assert not broken, broken
     yield from (("schema", text) for text in _descriptions(assemble(registry)))
+    yield from _headers()
     for primitive in registry.primitives():
         where = primitive.module.partition(":")[0].replace(".modules.", ".declarations.")
         yield where, primitive.summary
         for schema in (primitive.schema, {"properties": primitive.inline}):
             yield from ((where, text) for text in _descriptions(schema))
+
+
+def _headers() -> Iterator[tuple[str, str]]:
+    """(file, sentence) of what the presets are and teach."""
+    from eulerstack.preset_headers import read_header
+
+    for file in sorted((ROOT / "presets/eulerstack_presets").glob("*.yml")):
+        header = read_header(file)
+        yield from ((file.relative_to(ROOT).as_posix(), text) for text in (header.summary, header.lesson))
 
 
 def _descriptions(schema: Any) -> Iterator[str]:

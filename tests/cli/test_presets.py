@@ -137,6 +137,15 @@ def test_a_spec_without_a_header_is_shown_too_and_summarised_for_programs(run: R
     assert data["params"]["total"] == PARAMS and data["summary"] == "A tiny model: for tests." and "tier" not in data
 
 
+@pytest.mark.parametrize("language", [language for language in LANGUAGES if language != "en"])
+def test_what_a_preset_is_and_teaches_is_said_in_the_language(run: Run, language: str) -> None:
+    english = run("presets", "show", "arch_expert_deepseek_moe").out
+    assert "Of 1.98B parameters a token touches 522M." in english and "many small experts" in english
+    said = run("presets", "show", "arch_expert_deepseek_moe", lang=language).out
+    assert "1.98B" in said and "522M" in said and "Dai et al. 2024" in said
+    assert "many small experts" not in said and "a token" not in said
+
+
 def test_an_unknown_preset_is_met_with_the_nearest(run: Run) -> None:
     outcome = run("presets", "show", "llm_0p1b_sample")
     assert outcome.code == 1 and "llm_0p1b_simple" in outcome.err

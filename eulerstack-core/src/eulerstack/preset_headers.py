@@ -18,6 +18,7 @@ LEVELS = ("beginner", "intermediate", "advanced", "expert", "llm")
 TIERS = (1, 2, 3)
 _tier = re.compile(r"Tier (\d) \([^)]*\), level: (\w+)\.")
 _arxiv = re.compile(r"arXiv:(\d{4}\.\d{4,5})")
+_touched = re.compile(r"\s*\bOf ([\d.]+[KMBT]) parameters a token touches ([\d.]+[KMBT])\.$")
 _year = re.compile(r"\b(?:19|20)\d\d\b")
 
 
@@ -37,6 +38,17 @@ class Header:
     source: str = ""
     tier: int | None = None
     level: str = ""
+
+    @property
+    def lesson(self) -> str:
+        """What the header teaches, without the sentence about numbers at its end."""
+        return _touched.sub("", self.teaches)
+
+    @property
+    def touched(self) -> tuple[str, str] | None:
+        """(parameters, those that a token touches) as the header's last sentence says them; None where it doesn't."""
+        match = _touched.search(self.teaches)
+        return (match[1], match[2]) if match else None
 
     @property
     def arxiv(self) -> list[str]:

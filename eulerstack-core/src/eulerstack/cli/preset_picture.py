@@ -36,7 +36,7 @@ def show(reference: str, header: Header, data: Mapping[str, Any]) -> None:
     for line in wrap(in_language(header.summary), width - 2):
         say(f"  {line}".rstrip())
     facts = [
-        (_("Teaches"), in_language(header.teaches)),
+        (_("Teaches"), taught(header)),
         (_("Source"), header.source),
         (_("Tier"), tier_of(header)),
         (_("Level"), header.level),
@@ -59,6 +59,16 @@ def show(reference: str, header: Header, data: Mapping[str, Any]) -> None:
 def in_language(text: str) -> str:
     """A sentence of a header in the active language where there is a translation."""
     return translator()(text) if text else ""
+
+
+def taught(header: Header) -> str:
+    """What a header teaches, in the active language where there is a translation."""
+    text = in_language(header.lesson)
+    if header.touched is None:
+        return text
+    total, active = header.touched
+    sentence = _("Of {total} parameters a token touches {active}.").format(total=total, active=active)
+    return f"{text} {sentence}".strip()
 
 
 def tier_of(header: Header) -> str:
