@@ -3,7 +3,8 @@
     python scripts/check_plugin_walkthrough.py PYTHON WORK_DIRECTORY [WHEELS]
 
 PYTHON belongs to an environment where the wheels of eulerstack are installed; WHEELS is the folder with these, so that
-no index is asked for a name of ours. Then a package of every other kind is written, installed and tested there too.
+no index is asked for a name of ours. Then a package of every other kind is written, installed and tested there too; in
+the end all of them are uninstalled.
 """
 
 from __future__ import annotations
@@ -73,6 +74,8 @@ def main(python: Path, folder: Path, wheels: Path | None) -> None:
     with ThreadPoolExecutor(max_workers=2) as workers:
         list(workers.map(lambda package: shell("python -m pytest -q\n", folder / package, environment), others))
     shell("eulerstack plugins doctor\n", folder, environment)
+    written_packages = " ".join(["eulerstack-acme-gated-average", *others])
+    shell(f"python -m pip uninstall --quiet --yes {written_packages}\n", folder, environment)
     shutil.rmtree(folder)
 
 

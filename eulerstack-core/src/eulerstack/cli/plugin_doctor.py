@@ -9,6 +9,7 @@ import typer
 from eulerstack.cli.failures import FAILED
 from eulerstack.cli.options import json_option
 from eulerstack.cli.plugins import has_nvidia_driver
+from eulerstack.cli.strangers import leniently
 from eulerstack.cli.terminal import Column, columns, say, say_json, say_pairs, say_table, styled, wrap
 from eulerstack.i18n import gettext as _
 
@@ -25,7 +26,8 @@ def doctor(
     """A row for every entry point, then what is wrong with each; ends with exit code 1 where something is."""
     from eulerstack.cli.examining import examine
 
-    found = examine()
+    with leniently():
+        found = examine()
     if as_json:
         say_json(_data(found))
     else:

@@ -12,6 +12,7 @@ from eulerstack.cli.failures import UsageFault
 from eulerstack.cli.options import json_option
 from eulerstack.cli.plugins import described, is_available, kernels_of
 from eulerstack.cli.schema import word_rows
+from eulerstack.cli.strangers import leniently
 from eulerstack.cli.terminal import columns, say, say_json, say_pairs, short_bytes, short_count, styled, wrap
 from eulerstack.errors import Diagnostic, EulerStackError, Message, ValidationError, msg
 from eulerstack.i18n import declared
@@ -30,11 +31,16 @@ def show_plugin(
     as_json: Annotated[bool, json_option()] = False,
 ) -> None:
     """Prints everything that bears the name: words of several kinds may share one."""
-    from eulerstack.plugins.manager import get_registry
-
     if name is None:
         raise UsageFault("NAME", msg("a value is missing"), msg("eulerstack plugins list"), "reference/cli.md#plugins")
-    registry = get_registry(strict=False)
+    with leniently():
+        _show(name, as_json)
+
+
+def _show(name: str, as_json: bool) -> None:
+    from eulerstack.plugins.manager import get_registry
+
+    registry = get_registry()
     items = [*registry.primitives(), *registry.namespaces(), *registry.targets(), *registry.rules()]
     words = [item for item in items if _name_of(item) == name]
     plugins = [record for record in registry.records() if name in _names_of(record)] if not words else []
@@ -44,10 +50,14 @@ def show_plugin(
     if as_json:
         say_json([*(_data_of_word(item, registry) for item in words), *map(_data_of_plugin, plugins)])
         return
-    for number, item in enumerate([*words, *plugins]):
+    for number, item in enumerate(words):
         if number:
             say()
-        _print_plugin(item) if item in plugins else _print_word(_data_of_word(item, registry), item, registry)
+        _print_word(_data_of_word(item, registry), item, registry)
+    for number, record in enumerate(plugins):
+        if number:
+            say()
+        _print_plugin(record)
 
 
 def _name_of(item: Any) -> str:

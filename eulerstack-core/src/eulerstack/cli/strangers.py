@@ -60,3 +60,16 @@ def culprit(error: BaseException) -> PluginRecord | None:
         frame = frame.tb_next
     strangers = {record.module: record for record in get_registry(strict=False).records() if not record.own}
     return next((strangers[top] for each in reversed(modules) if (top := each.partition(".")[0]) in strangers), None)
+
+
+@contextmanager
+def leniently() -> Iterator[None]:
+    """Strict mode is off: for commands that show what is wrong with plugins, and so must not end because of it."""
+    from eulerstack.plugins.sources import STRICT_VARIABLE
+
+    before = os.environ.pop(STRICT_VARIABLE, None)
+    try:
+        yield
+    finally:
+        if before is not None:
+            os.environ[STRICT_VARIABLE] = before
