@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from eulerstack.cli import compile as compile_module
+from eulerstack.compiler.output import replacing_directory, replacing_file
+from eulerstack.errors import CompileError
 from tests.cli.conftest import PARAMS, Run
 
 
@@ -152,3 +154,17 @@ def test_a_closed_standard_output_is_no_defect(spec: Path) -> None:
     command = f'"{sys.executable}" -c "from eulerstack.cli import main; raise SystemExit(main())" explain "{spec}" >&-'
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
     assert "Traceback" not in done.stderr and "defect" not in done.stderr
+
+
+def test_of_two_that_write_to_one_place_at_once_the_second_is_refused(tmp_path: Path) -> None:
+    place = tmp_path / "model"
+    place.mkdir()
+    with pytest.raises(CompileError, match="--force"), replacing_directory(place, force=False) as late:
+        (late / "config.json").write_text("late")
+        with replacing_directory(place, force=False) as early:
+            (early / "config.json").write_text("early")
+    assert (place / "config.json").read_text() == "early"
+    file = tmp_path / "config.json"
+    with pytest.raises(CompileError, match="--force"), replacing_file(file, "late", force=False):
+        file.write_text("early")
+    assert file.read_text() == "early" and sorted(tmp_path.iterdir()) == [file, place]

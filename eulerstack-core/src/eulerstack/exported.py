@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +26,7 @@ SEE = "reference/cli.md#export-spec"
 
 def is_compiled(path: Path) -> bool:
     """Whether `path` looks like a model directory."""
-    return (path / CONFIG).is_file()
+    return os.path.isfile(path / CONFIG)
 
 
 def export_spec(directory: str | Path, assignments: Sequence[str] = ()) -> Spec:

@@ -67,6 +67,8 @@ def find(reference: str | Path, registry: Registry | None = None) -> Path:
         return path
     near = nearest(path.stem if path.suffix in SUFFIXES else text, known, cutoff=0.5)
     fix = msg("use the preset {name}", name=near) if near else msg("eulerstack presets list")
+    if text == "-":
+        fix = msg("use {option}", option="/dev/stdin")
     what = msg("there is no file and no preset called {name}", name=repr(text))
     raise ValidationError([Diagnostic("ValidationError", what, fix, "reference/cli.md#presets")])
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import struct
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -72,7 +73,7 @@ def read_config(directory: Path) -> tuple[dict[str, Any], str]:
             msg("give the folder of a downloaded model, such as `hf download NAME --local-dir DIR` makes"),
             SEE_DIRECTORY,
         )
-    if not (directory / CONFIG).is_file():
+    if not os.path.isfile(directory / CONFIG):
         fail(
             directory,
             msg("has no config.json"),

@@ -7,6 +7,7 @@ permissions that the process's umask gives to what it makes. Torch-free.
 from __future__ import annotations
 
 import ctypes
+import errno
 import glob
 import os
 import shutil
@@ -50,6 +51,9 @@ def check_directory(path: Path | str, force: bool) -> None:
             msg("it is the working directory, one above it, or your home"),
             msg("name a directory of its own, such as {path}", path=str(here / "my_model")),
         )
+    if force and place.is_dir() and not os.access(place, os.W_OK | os.X_OK):
+        # Its content could not be removed.
+        raise _failed(path, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
     if not force and place.is_dir() and any(place.iterdir()):
         fix = msg("choose another path, or add --force (in Python: force=True) to replace it")
         raise refusal(path, msg("the directory is not empty"), fix)
@@ -114,7 +118,10 @@ def replacing_directory(path: Path | str, force: bool) -> Iterator[Path]:
         temporary, lock = _unfinished(place)
         os.chmod(temporary, 0o777 & ~umask())
         yield temporary
-        _swap(temporary, place)
+        if force:
+            _swap(temporary, place)
+        else:
+            _place_directory(temporary, place, path)
         made = []
     except OSError as error:
         raise _failed(path, error) from error
@@ -171,6 +178,31 @@ def sweep(place: Path) -> None:
             os.close(mark)
 
 
+def _place_directory(temporary: Path, place: Path, path: Path | str) -> None:
+    """Puts a directory where nothing is, or an empty one; CompileError where another process has put one meanwhile."""
+    try:
+        temporary.rename(place)
+    except OSError:
+        check_directory(path, force=False)
+        if not place.is_dir():
+            raise
+        # Windows renames onto nothing, not even onto an empty directory.
+        place.rmdir()
+        temporary.rename(place)
+
+
+def _place_file(temporary: str, place: Path, path: Path | str) -> None:
+    """Puts a file where there is none; CompileError where another process has put one meanwhile."""
+    try:
+        os.link(temporary, place)
+    except FileExistsError:
+        check_file(path, force=False)
+        raise
+    except OSError:
+        # A file system without links.
+        os.replace(temporary, place)
+
+
 def _swap(temporary: Path, place: Path) -> None:
     """Puts a directory in its place; one that was there takes the temporary name, in the same step where possible."""
     if not place.exists():
@@ -213,7 +245,10 @@ def replacing_file(path: Path | str, text: str, force: bool) -> Iterator[None]:
             file.write(text)
         os.chmod(temporary, 0o666 & ~umask())
         yield
-        os.replace(temporary, place)
+        if force:
+            os.replace(temporary, place)
+        else:
+            _place_file(temporary, place, path)
     except OSError as error:
         raise _failed(path, error) from error
     finally:

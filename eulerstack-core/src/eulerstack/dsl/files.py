@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -25,22 +26,23 @@ def read_bytes(file: str) -> bytes:
         with open(file, "rb") as stream:
             data = stream.read(MAX_BYTES + 1)
     except IsADirectoryError:
+        if not os.access(file, os.R_OK | os.X_OK):
+            _unreadable(file, os.strerror(errno.EACCES))
         fail(file, msg("this is a directory, not a file"), _fix_directory(file), "reference/errors.md#file")
     except (FileNotFoundError, NotADirectoryError):
         near = _neighbour(file)
         fix = msg("Type {file}", file=near) if near else msg("Check the path; presets list shows the presets' names")
         fail(file, msg("the file does not exist"), fix, "reference/errors.md#file")
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        fail(
-            file,
-            msg("the file can't be read: {reason}", reason=reason),
-            msg("Check the path and its rights"),
-            "reference/errors.md#file",
-        )
+        _unreadable(file, getattr(error, "strerror", None) or str(error))
     if len(data) > MAX_BYTES:
         too_large(file)
     return data
+
+
+def _unreadable(file: str, reason: str) -> None:
+    what = msg("the file can't be read: {reason}", reason=reason)
+    fail(file, what, msg("Check the path and its rights"), "reference/errors.md#file")
 
 
 def wide_encoding(data: bytes) -> str | None:
