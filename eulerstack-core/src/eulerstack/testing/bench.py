@@ -99,6 +99,9 @@ def _leaf(tensor: torch.Tensor) -> torch.Tensor:
 
 def _first(seen: Observed, args: tuple[Any, ...], kwargs: dict[str, Any], model: Any, ir: Any) -> tuple[Any, ...]:
     """Mixers, feed-forward blocks, norms, memories, positions of embeddings: one tensor, given first or by name."""
+    tables = kwargs.get("position_embeddings")
+    if isinstance(tables, tuple):
+        seen.others["position_embeddings"] = tuple(table[0] for table in tables)
     if not args:
         kwargs["hidden_states"] = seen.inputs = _leaf(kwargs["hidden_states"])
         return ()

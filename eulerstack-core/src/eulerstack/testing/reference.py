@@ -7,6 +7,7 @@ d_model), of a position the positions, a list of integers. Every other argument 
     weights      the module's parameters by their names in it ("out_proj.weight"); of a head `lm_head.weight` too
     params       all words of its block and beside its type; each of them may be asked for by its own name too
     d_model, n_heads, n_kv_heads, head_dim, d_ff, vocab_size, max_seq_len, norm_eps, positional: the model's sizes
+    position_embeddings   of a mixer that asks for rotary tables: cosines and sines, each (time, channels)
     layers       of an integrator: its layers, functions of a sequence
     mixer, ffn, norms, position, scaling   of a residual: the branches (`ffn` may be None), the norms by the names of
                  their slots, where the norm stands, and the factor on branches
