@@ -19,7 +19,7 @@ SOURCES = {
     for root in (*ROOT.glob("eulerstack-*/src"), *ROOT.glob("eulerstack-plugins/*/src"))
     for path in sorted(root.rglob("*.py"))
 }
-HEAVY = {"accelerate", "numpy", "safetensors", "tokenizers", "torch", "transformers"}
+HEAVY = {"accelerate", "datasets", "matplotlib", "numpy", "safetensors", "tokenizers", "torch", "transformers"}
 
 # Each part of the core and what it may import. What stands above in this table never imports what stands below.
 LAYERS: dict[str, set[str]] = {
@@ -44,6 +44,10 @@ LAYERS: dict[str, set[str]] = {
     "eulerstack.cli": {"eulerstack.errors", "eulerstack.i18n", "eulerstack.dsl", "eulerstack.plugins",
                        "eulerstack.schema", "eulerstack.preset_headers", "eulerstack.presets", "eulerstack.ir",
                        "eulerstack.compiler", "eulerstack.exported", "eulerstack.scaffold"},
+    "eulerstack.data": {"eulerstack.errors", "eulerstack.i18n", "eulerstack.ir", "eulerstack.compiler",
+                        "eulerstack.cli"},
+    "eulerstack.sanity": {"eulerstack.errors", "eulerstack.i18n", "eulerstack.ir", "eulerstack.compiler",
+                          "eulerstack.hf", "eulerstack.cli"},
 }  # fmt: skip
 # Every package of plugins, the mixers' included.
 PLUGIN_LAYERS: dict[str, set[str]] = {
@@ -74,6 +78,7 @@ EXCEPTIONS = {
 }
 # The code that runs a model or writes one; all else must be importable where there is no torch.
 WITH_TORCH = ("eulerstack.hf", "eulerstack.testing", "eulerstack.components",
+              "eulerstack.sanity.training", "eulerstack.sanity.watching",
               *(f"{package}.{part}" for package in PACKAGES for part in ("modules", "reference")))  # fmt: skip
 
 

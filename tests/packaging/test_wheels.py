@@ -142,11 +142,11 @@ def test_packages_of_single_primitives_come_by_extra_alone(wheels: dict[str, Pat
 def test_the_core_alone_needs_no_torch(wheels: dict[str, Path]) -> None:
     requirements = [Requirement(line) for line in metadata(wheels["eulerstack-core"]).get_all("Requires-Dist", [])]
     always = {requirement.name for requirement in requirements if requirement.marker is None}
-    extras = {(str(each.marker), each.name) for each in requirements if each.marker is not None}
-    for_models = {name for extra, name in extras if extra == 'extra == "hf"'}
+    extras = {name: {each.name for each in requirements if str(each.marker) == f'extra == "{name}"'}
+              for name in ("hf", "testing", "train")}  # fmt: skip
     assert always == {"jsonschema", "pluggy", "pyyaml", "rich", "typer"}
-    assert for_models == {"huggingface-hub", "safetensors", "tokenizers", "torch", "transformers"}
-    assert extras - {('extra == "hf"', name) for name in for_models} == {('extra == "testing"', "pytest")}
+    assert extras["hf"] == {"huggingface-hub", "safetensors", "tokenizers", "torch", "transformers"}
+    assert extras["train"] == {"accelerate", "datasets", "matplotlib"} and extras["testing"] == {"pytest"}
 
 
 def test_entry_points_are_those_that_the_manager_reads(wheels: dict[str, Path]) -> None:

@@ -16,6 +16,11 @@ MISUSED = 2
 DIFFERENT = 3
 INTERRUPTED = 130
 PIPE_CLOSED = 141
+# Commands that are no part of `eulerstack`, and where they are described.
+PROGRAMS = {
+    "python -m eulerstack.data.prepare": "reference/sanity.md#preparing-data",
+    "python -m eulerstack.sanity": "reference/sanity.md#a-short-training-run",
+}
 
 
 class UsageFault(Exception):
@@ -45,7 +50,7 @@ def as_diagnostic(error: BaseException) -> Diagnostic | None:
         return None
     context = getattr(error, "ctx", None)
     command = context.command_path if context else "eulerstack"
-    see = f"reference/cli.md#{command.split()[1] if ' ' in command else 'usage'}"
+    see = page_of(command)
     help_fix = msg("{command} --help", command=command)
     if "NoSuchOption" in names:
         option: str = error.option_name  # type: ignore[attr-defined]
@@ -69,7 +74,14 @@ def whole_number_fault(parameter: Any, context: Any) -> UsageFault:
     """The fault for a value that is not a whole number in the parameter's bounds."""
     command = context.command_path
     help_fix = msg("{command} --help", command=command)
-    return UsageFault(_label(parameter), _expected(parameter), help_fix, f"reference/cli.md#{command.split()[1]}")
+    return UsageFault(_label(parameter), _expected(parameter), help_fix, page_of(command))
+
+
+def page_of(command: str) -> str:
+    """The section of the documentation about a command, by its path as its help shows it."""
+    if command in PROGRAMS:
+        return PROGRAMS[command]
+    return f"reference/cli.md#{command.split()[1] if ' ' in command else 'usage'}"
 
 
 def _label(parameter: Any) -> str:

@@ -63,6 +63,11 @@ def set_option() -> Any:
     )
 
 
+def lang_option() -> Any:
+    """`--lang`, of a command that has nothing before it; the language is active before it is parsed."""
+    return typer.Option("--lang", metavar="LANG", help=_("Language of messages: ko, en, zh, ja or es (default ko)."))
+
+
 def max_errors_option() -> Any:
     """`--max-errors`."""
     return typer.Option(

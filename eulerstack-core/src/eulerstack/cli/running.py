@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
@@ -17,10 +17,16 @@ from eulerstack.i18n import LANGUAGES, VARIABLE, activate, parse_language
 
 TRACEBACK_VARIABLE = "EULERSTACK_TRACEBACK"
 BUILDERS = ("torch", "transformers", "safetensors")
+TRAINERS = ("accelerate", "datasets", "matplotlib")
+Program = Callable[[Sequence[str]], int]
 
 
-def run_command(argv: Sequence[str] | None = None) -> int:
-    """Runs one command and returns its exit code."""
+def run_command(argv: Sequence[str] | None = None, program: Program | None = None) -> int:
+    """Runs one command and returns its exit code.
+
+    `program` is what runs the arguments, where it isn't the command `eulerstack`: a command that is started by
+    `python -m`, with `--lang` among its own options (`eulerstack.cli.programs`).
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
     for name in ("stdout", "stderr"):
         # A stream that was closed before the start is None.
@@ -32,7 +38,7 @@ def run_command(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     try:
         with as_asked(arguments), noting_interrupts() as interrupts:
-            code = _guarded(arguments, interrupts)
+            code = _guarded(arguments, interrupts, program)
         sys.stdout.flush()
         return code
     except BrokenPipeError:
@@ -76,12 +82,14 @@ def _is_being_imported(name: str) -> bool:
     return bool(getattr(spec, "_initializing", False))
 
 
-def _guarded(arguments: list[str], interrupts: list[int]) -> int:
+def _guarded(arguments: list[str], interrupts: list[int], program: Program | None) -> int:
     try:
         from eulerstack.cli.options import settings
 
         settings.max_errors = failures.DEFAULT_MAX_ERRORS
-        activate(_language(arguments))
+        activate(_language(arguments, anywhere=program is not None))
+        if program is not None:
+            return program(arguments)
         from eulerstack.cli.application import run
 
         return run(arguments)
@@ -106,10 +114,13 @@ def _guarded(arguments: list[str], interrupts: list[int]) -> int:
         return failures.FAILED
 
 
-def _language(arguments: Sequence[str]) -> str | None:
-    """The language to use, looked for before the parser exists because help is translated when that is built."""
+def _language(arguments: Sequence[str], anywhere: bool = False) -> str | None:
+    """The language to use, looked for before the parser exists because help is translated when that is built.
+
+    It stands before the command, or `anywhere` where there is only one.
+    """
     asked, source = os.environ.get(VARIABLE, ""), VARIABLE
-    for index, argument in enumerate(before_command(arguments)):
+    for index, argument in enumerate(arguments if anywhere else before_command(arguments)):
         if argument == "--lang":
             asked, source = ([*arguments[index + 1 :], ""])[0], "--lang"
             break
@@ -139,6 +150,13 @@ def _unexpected(error: Exception | SystemExit) -> Diagnostic:
             msg("building a model needs {package}, which is not installed", package=error.name),
             msg('pip install "eulerstack-core[hf]"'),
             "reference/cli.md#compile",
+        )
+    if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] in TRAINERS:
+        return Diagnostic(
+            CompileError.category,
+            msg("training needs {package}, which is not installed", package=error.name),
+            msg('pip install "eulerstack-core[hf,train]"'),
+            "reference/sanity.md#installing",
         )
     if isinstance(error, OSError):
         return Diagnostic(

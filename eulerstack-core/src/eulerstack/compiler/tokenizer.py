@@ -29,6 +29,32 @@ def find_tokenizer(name: str, spec_dir: Path | None) -> Path | None:
     return next((folder for folder in candidates if (folder / "tokenizer_config.json").is_file()), None)
 
 
+def load_tokenizer(name: str, spec_dir: Path | None) -> Any:
+    """Tokenizer `name`, found as this module says.
+
+    Errors: whatever transformers raises where there is none, or a broken one.
+    """
+    from transformers import AutoTokenizer
+
+    found = find_tokenizer(name, spec_dir)
+    # Never a tokenizer's own code: a spec is data, and compiling it runs nothing that came with it.
+    return AutoTokenizer.from_pretrained(str(found) if found else name, local_files_only=True, trust_remote_code=False)
+
+
+def keep_contract(tokenizer: Any, ir: ModelIR) -> None:
+    """Makes a tokenizer do what the spec's `tokenizer_contract` and `transition` say."""
+    contract, transition = ir.tokenizer_contract, ir.transition.get("token")
+    if contract["pad_token"] is not None:
+        tokenizer.add_special_tokens({"pad_token": contract["pad_token"]})
+    if transition is not None:
+        # As a special token it is one piece in any text, and left out of what is shown.
+        tokenizer.add_tokens([transition], special_tokens=True)
+    tokenizer.add_bos_token = contract["add_bos"]
+    tokenizer.add_eos_token = contract["add_eos"]
+    if hasattr(tokenizer, "update_post_processor"):
+        tokenizer.update_post_processor()
+
+
 def copy_tokenizer(ir: ModelIR, folder: Path, spec_dir: Path | None) -> dict[str, Any]:
     """Saves the tokenizer into `folder` as the contract asks; returns the config's special token ids.
 
@@ -41,14 +67,9 @@ def copy_tokenizer(ir: ModelIR, folder: Path, spec_dir: Path | None) -> dict[str
     if name is None:
         _note_unknown_transition(ir)
         return {}
-    from transformers import AutoTokenizer
-
     found = find_tokenizer(name, spec_dir)
     try:
-        # Never a tokenizer's own code: a spec is data, and compiling it runs nothing that came with it.
-        tokenizer = AutoTokenizer.from_pretrained(
-            str(found) if found else name, local_files_only=True, trust_remote_code=False
-        )
+        tokenizer = load_tokenizer(name, spec_dir)
     # Broken tokenizer files raise whatever their parser happens to; none of it may stop a compile.
     except Exception as error:
         if found:
@@ -59,16 +80,8 @@ def copy_tokenizer(ir: ModelIR, folder: Path, spec_dir: Path | None) -> dict[str
         logger.warning(str(note))
         _note_unknown_transition(ir)
         return {}
-    if contract["pad_token"] is not None:
-        tokenizer.add_special_tokens({"pad_token": contract["pad_token"]})
+    keep_contract(tokenizer, ir)
     transition = ir.transition.get("token")
-    if transition is not None:
-        # As a special token it is one piece in any text, and left out of what is shown.
-        tokenizer.add_tokens([transition], special_tokens=True)
-    tokenizer.add_bos_token = contract["add_bos"]
-    tokenizer.add_eos_token = contract["add_eos"]
-    if hasattr(tokenizer, "update_post_processor"):
-        tokenizer.update_post_processor()
     tokenizer.save_pretrained(folder)
     if len(tokenizer) > ir.model["vocab_size"]:
         logger.warning(

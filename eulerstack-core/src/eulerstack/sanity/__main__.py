@@ -1,0 +1,5 @@
+"""`python -m eulerstack.sanity`."""
+
+from eulerstack.sanity.command import main
+
+raise SystemExit(main())
