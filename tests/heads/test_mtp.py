@@ -339,9 +339,9 @@ def test_a_target_counts_by_its_own_phase() -> None:
     model, ids = built(changed(spec(n_predict=2), PHASES)).train(), tokens()
     phases = torch.zeros_like(ids)
     plain = model(ids, labels=ids).loss
-    torch.testing.assert_close(model(ids, labels=ids, phase_labels=phases).loss, 0.25 * plain)
+    torch.testing.assert_close(model(ids, labels=ids, phase_ids=phases).loss, 0.25 * plain)
     phases[:, 8:] = 1
-    losses = [model(ids, labels=each, phase_labels=phases, num_items_in_batch=32).loss for each in (
+    losses = [model(ids, labels=each, phase_ids=phases, num_items_in_batch=32).loss for each in (
         ids, ids.masked_fill(phases == 1, -100), ids.masked_fill(phases == 0, -100)
     )]  # fmt: skip
     torch.testing.assert_close(losses[0], losses[1] + losses[2])

@@ -444,7 +444,7 @@ def naive_loss(model: Any, ids: torch.Tensor, labels: torch.Tensor, phases: torc
 @pytest.mark.parametrize("total", [None, 50])
 def test_each_token_counts_by_the_weight_of_its_phase(total: int | None) -> None:
     model, (ids, labels, phases) = weighted([0.25, 3.0]), labelled()
-    loss = model(ids, labels=labels, phase_labels=phases, num_items_in_batch=total).loss
+    loss = model(ids, labels=labels, phase_ids=phases, num_items_in_batch=total).loss
     assert abs(float(loss.detach()) - naive_loss(model, ids, labels, phases, total)) < 1e-5
 
 
@@ -453,29 +453,29 @@ def test_a_phase_of_weight_zero_is_not_learned() -> None:
     embedded = model.model.embed_tokens(ids).detach().requires_grad_()
     phases = torch.zeros_like(ids)
     phases[:, 6:] = 1
-    model(inputs_embeds=embedded, labels=ids, phase_labels=phases * 0).loss.backward()
+    model(inputs_embeds=embedded, labels=ids, phase_ids=phases * 0).loss.backward()
     assert not embedded.grad.any()
-    model(inputs_embeds=embedded, labels=ids, phase_labels=phases).loss.backward()
+    model(inputs_embeds=embedded, labels=ids, phase_ids=phases).loss.backward()
     assert embedded.grad.any()
 
 
-def test_without_phase_labels_and_with_weights_of_one_the_loss_is_the_plain_one() -> None:
+def test_without_phase_ids_and_with_weights_of_one_the_loss_is_the_plain_one() -> None:
     ids, labels, phases = labelled()
     plain = built(tiny_spec())(ids, labels=labels).loss
     model = weighted([1.0, 1.0])
     assert torch.equal(model(ids, labels=labels).loss, plain)
     assert torch.equal(weighted([5.0, 0.0])(ids, labels=labels).loss, plain)
-    torch.testing.assert_close(model(ids, labels=labels, phase_labels=phases).loss, plain)
+    torch.testing.assert_close(model(ids, labels=labels, phase_ids=phases).loss, plain)
     given = torch.full_like(phases, -100)
-    torch.testing.assert_close(weighted([5.0, 0.0])(ids, labels=labels, phase_labels=given).loss, plain)
+    torch.testing.assert_close(weighted([5.0, 0.0])(ids, labels=labels, phase_ids=given).loss, plain)
 
 
 def test_the_parts_of_an_accumulated_batch_add_up_to_the_whole() -> None:
     model, (ids, labels, phases) = weighted([0.25, 3.0]), labelled()
     total = int((labels[:, 1:] != -100).sum())
-    whole = model(ids, labels=labels, phase_labels=phases).loss
+    whole = model(ids, labels=labels, phase_ids=phases).loss
     parts = [
-        model(ids[rows], labels=labels[rows], phase_labels=phases[rows], num_items_in_batch=torch.tensor(total)).loss
+        model(ids[rows], labels=labels[rows], phase_ids=phases[rows], num_items_in_batch=torch.tensor(total)).loss
         for rows in (slice(0, 1), slice(1, 3))
     ]
     torch.testing.assert_close(sum(parts), whole)
@@ -484,20 +484,20 @@ def test_the_parts_of_an_accumulated_batch_add_up_to_the_whole() -> None:
 def test_every_loss_of_several_heads_is_weighed() -> None:
     ids, labels, _ = labelled()
     model = built(phased([mode("a", 3, loss_weight=0.0), mode("b", 3)], special=False, base=MTP)).train()
-    assert float(model(ids, labels=labels, phase_labels=torch.zeros_like(ids), use_cache=False).loss.detach()) == 0.0
-    assert float(model(ids, labels=labels, phase_labels=torch.ones_like(ids), use_cache=False).loss.detach()) > 0.0
+    assert float(model(ids, labels=labels, phase_ids=torch.zeros_like(ids), use_cache=False).loss.detach()) == 0.0
+    assert float(model(ids, labels=labels, phase_ids=torch.ones_like(ids), use_cache=False).loss.detach()) > 0.0
 
 
-def test_a_trainer_sees_phase_labels_among_the_arguments() -> None:
-    assert "phase_labels" in inspect.signature(weighted([1.0]).forward).parameters
+def test_a_trainer_sees_phase_ids_among_the_arguments() -> None:
+    assert "phase_ids" in inspect.signature(weighted([1.0]).forward).parameters
 
 
 def test_labels_of_phases_that_there_are_not_are_refused() -> None:
     ids, labels, phases = labelled()
     with pytest.raises(ValueError, match="no execution_modes"):
-        built(tiny_spec())(ids, labels=labels, phase_labels=phases)
+        built(tiny_spec())(ids, labels=labels, phase_ids=phases)
     with pytest.raises(IndexError):
-        weighted([1.0, 1.0])(ids, labels=labels, phase_labels=phases + 2)
+        weighted([1.0, 1.0])(ids, labels=labels, phase_ids=phases + 2)
 
 
 OFFLINE = """
@@ -514,7 +514,7 @@ model.save_pretrained(sys.argv[2] + "/again")
 model = AutoModelForCausalLM.from_pretrained(sys.argv[2] + "/again", trust_remote_code=True)
 ids = torch.arange(3, 11).reshape(2, 4)
 found = model.generate(ids, return_dict_in_generate=True)
-loss = model(ids, labels=ids, phase_labels=torch.zeros_like(ids)).loss
+loss = model(ids, labels=ids, phase_ids=torch.zeros_like(ids)).loss
 torch.save({"full": found.full_sequences, "visible": found.sequences, "phases": found.phase_ids,
             "loss": loss.detach(), "transition": model.config.transition_token_id}, sys.argv[2] + "/found")
 """

@@ -19,6 +19,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from eulerstack.hf.matrices import matrix_of
+
 DEPTH_ROUTERS = ("top_k", "learned_gate")
 
 
@@ -125,7 +127,7 @@ class DepthGate(nn.Module):
             hidden_states = hidden_states.mean(-2)
         precise = torch.promote_types(hidden_states.dtype, torch.float32)
         with torch.autocast(hidden_states.device.type, enabled=False):
-            logits = nn.functional.linear(hidden_states.to(precise), self.router.weight.to(precise)).squeeze(-1)
+            logits = nn.functional.linear(hidden_states.to(precise), matrix_of(self.router, precise)).squeeze(-1)
         members = best_share(logits.detach(), self.capacity, kept, sequence_ids) if self.training else None
         if members is not None and self.kind == "top_k":
             chosen = members

@@ -547,15 +547,15 @@ class EulerStackForCausalLM(EulerStackPreTrainedModel, *GENERATION.values(), Gen
         labels: torch.LongTensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
-        phase_labels: torch.LongTensor | None = None,
+        phase_ids: torch.LongTensor | None = None,
         **kwargs: Any,
     ) -> EulerStackOutput:
         """Logits (batch, kept, vocab_size) and, with `labels` (batch, time; -100 is ignored), the next-token loss.
 
         `logits_to_keep` is a number of last positions (0: all) or the positions themselves; `num_items_in_batch` in
-        `kwargs` makes the loss a sum over that many tokens, for gradient accumulation. With `phase_labels` (batch,
+        `kwargs` makes the loss a sum over that many tokens, for gradient accumulation. With `phase_ids` (batch,
         time), the index of each token's phase or -1, tokens count by their phases' weights.
-        Errors: ValueError for `phase_labels` where the spec has no phases.
+        Errors: ValueError for `phase_ids` where the spec has no phases.
         """
         outputs = self.model(
             input_ids=input_ids,
@@ -573,10 +573,10 @@ class EulerStackForCausalLM(EulerStackPreTrainedModel, *GENERATION.values(), Gen
         if labels is not None:
             # A head without a loss of its own has transformers' next-token loss.
             head_loss, token_loss, words = getattr(self.head, "loss", None), self.loss_function, kwargs
-            if phase_labels is not None:
+            if phase_ids is not None:
                 if "execution_modes" not in (self.config.architecture or {}):
-                    raise ValueError("phase_labels are given, but the spec of this model has no execution_modes")
-                token_loss, words = self.phase_loss(), {**kwargs, "phase_labels": phase_labels}
+                    raise ValueError("phase_ids are given, but the spec of this model has no execution_modes")
+                token_loss, words = self.phase_loss(), {**kwargs, "phase_ids": phase_ids}
             if head_loss is None:
                 loss = token_loss(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **words)
             else:

@@ -9,7 +9,7 @@ from torch import nn
 def phase_weighted_loss(
     logits: torch.Tensor,
     labels: torch.Tensor,
-    phase_labels: torch.Tensor,
+    phase_ids: torch.Tensor,
     weights: list[float],
     num_items_in_batch: Any = None,
     ignore_index: int = -100,
@@ -18,13 +18,13 @@ def phase_weighted_loss(
 ) -> torch.Tensor:
     """Σ weight · cross-entropy over the labelled tokens, divided by their number, or by `num_items_in_batch`.
 
-    Shapes: logits (batch, time, vocab_size); labels and phase_labels (batch, time), the phase of each label itself, any
+    Shapes: logits (batch, time, vocab_size); labels and phase_ids (batch, time), the phase of each label itself, any
     negative number for none, which weighs 1.
     The divisor does not depend on the weights, so that the parts of an accumulated batch add up to the whole.
     """
     if shift_labels is None:
         shift_labels = nn.functional.pad(labels, (0, 1), value=ignore_index)[..., 1:]
-    phases = nn.functional.pad(phase_labels, (0, 1), value=-1)[..., 1:].clamp(min=-1)
+    phases = nn.functional.pad(phase_ids, (0, 1), value=-1)[..., 1:].clamp(min=-1)
     table = torch.tensor([1.0, *weights], device=logits.device)
     weight = table[phases.to(logits.device) + 1].flatten()
     targets = shift_labels.to(logits.device).flatten()

@@ -94,7 +94,7 @@ def phase_loss(before: Spec, after: Spec, case: Case) -> None:
     _same_logits(*models)
     with torch.no_grad():
         plain = [model(ids, labels=ids).loss for model in models]
-        weighted = [model(ids, labels=ids, phase_labels=torch.zeros_like(ids)).loss for model in models]
+        weighted = [model(ids, labels=ids, phase_ids=torch.zeros_like(ids)).loss for model in models]
     assert plain[0] == plain[1] and abs(weighted[0] - weighted[1]) > 1e-3
 
 

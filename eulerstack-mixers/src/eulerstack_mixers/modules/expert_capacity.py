@@ -141,10 +141,10 @@ def pad_to_capacity(
     slots = slots.masked_fill(~taken, nowhere).flatten()
     tokens = torch.arange(states.shape[0], device=states.device).repeat_interleave(top_k)
     buffers = states.new_zeros(nowhere + 1, states.shape[-1]).index_copy(0, slots, states[tokens])
-    outputs = moe.experts.in_buffers(buffers[:nowhere].view(n_experts, batch * room, -1)).flatten(0, 1)
+    outputs = moe.experts(buffers[:nowhere].view(n_experts, batch * room, -1)).flatten(0, 1)
     outputs = torch.cat((outputs, torch.zeros_like(outputs[:1])))[slots]
-    if moe.experts.usage_probe is not None:
-        moe.experts.usage_probe.read(outputs, chosen.flatten(), tokens, taken.flatten())
+    for probe in filter(None, moe.usage_probes):
+        probe.read(outputs, chosen.flatten(), tokens, taken.flatten())
     outputs = outputs * weights.flatten().unsqueeze(-1)
     return torch.zeros_like(states).index_add(0, tokens, outputs.to(states.dtype))
 

@@ -18,6 +18,7 @@ from torch import nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from eulerstack.hf.attention_base import AttentionBase
+from eulerstack.hf.matrices import matrix_of
 from eulerstack_mixers.modules.attention import OPTIONS, checked_window, eager_attention
 from eulerstack_mixers.modules.norms import RMSNorm
 from eulerstack_mixers.modules.positions_rope import apply_rotary
@@ -145,7 +146,7 @@ class LatentAttention(AttentionBase):
 
         Heads are laid along the time axis, so that no kernel copies keys for them.
         """
-        up = self.kv_b_proj.weight.view(self.n_heads, -1, self.latent_dim)[:, : self.nope_dim]
+        up = matrix_of(self.kv_b_proj, query_nope.dtype).view(self.n_heads, -1, self.latent_dim)[:, : self.nope_dim]
         query = torch.cat((torch.matmul(query_nope, up), query_rope), dim=-1)
         return query.flatten(1, 2).unsqueeze(1), torch.cat((latent, key_rope), dim=-1), latent
 
@@ -160,5 +161,5 @@ class LatentAttention(AttentionBase):
         """Means of latents (batch, n_heads · time, 1, latent) -> means of values (batch, time, n_heads, value)."""
         batch = attention_output.shape[0]
         means = attention_output.view(batch, self.n_heads, -1, self.latent_dim)
-        up = self.kv_b_proj.weight.view(self.n_heads, -1, self.latent_dim)[:, self.nope_dim :]
+        up = matrix_of(self.kv_b_proj, means.dtype).view(self.n_heads, -1, self.latent_dim)[:, self.nope_dim :]
         return torch.matmul(means, up.transpose(1, 2)).transpose(1, 2)

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 from transformers import initialization
 
+from eulerstack.hf.matrices import matrix_of
 from eulerstack_mixers.modules.mamba_parts import (
     NO_STEP,
     ShortConvolution,
@@ -192,7 +193,7 @@ class Mamba1(nn.Module):
                 nn.functional.rms_norm(each, each.shape[-1:], None, self.norm_eps)
                 for each in (steps, b_vectors, c_vectors)
             )
-        return nn.functional.linear(steps, self.dt_proj.weight), b_vectors, c_vectors
+        return nn.functional.linear(steps, matrix_of(self.dt_proj, steps.dtype)), b_vectors, c_vectors
 
     def scan(
         self,

@@ -16,6 +16,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from eulerstack.hf.attention_base import AttentionBase
 from eulerstack.hf.initial_weights import uses_mup
+from eulerstack.hf.matrices import matrix_of
 from eulerstack_mixers.modules.attention import eager_attention
 from eulerstack_mixers.modules.norms import RMSNorm
 
@@ -66,7 +67,7 @@ class GatedMerge(StreamMerge):
     def forward(self, outputs: list[torch.Tensor], **kwargs: Any) -> torch.Tensor:
         # At least float32, and that of the weights where these are kept in it.
         dtype = torch.promote_types(outputs[0].dtype, torch.float32)
-        logits = nn.functional.linear(torch.cat(outputs, dim=-1).to(dtype), self.gate.weight.to(dtype))
+        logits = nn.functional.linear(torch.cat(outputs, dim=-1).to(dtype), matrix_of(self.gate, dtype))
         weights = logits.softmax(-1).to(outputs[0].dtype)
         merged = (torch.stack(outputs, dim=-2) * weights.unsqueeze(-1)).sum(-2)
         return self.projected(merged)

@@ -184,14 +184,17 @@ class Experts(nn.Module):
     def forward(
         self,
         hidden_states: torch.Tensor,
-        weights: torch.Tensor,
-        chosen: torch.Tensor,
+        weights: torch.Tensor | None = None,
+        chosen: torch.Tensor | None = None,
         taken: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """hidden_states (tokens, d_model), weights and chosen (tokens, top_k) -> (tokens, d_model).
 
-        Where `taken` (tokens, top_k) is given, the others are left out.
+        Where `taken` (tokens, top_k) is given, the others are left out. Alone, (experts, rows, d_model) are the rows of
+        each expert, and become the same shape: an adapter acts on what is called, and on nothing else.
         """
+        if weights is None or chosen is None:
+            return self.in_buffers(hidden_states)
         flat = chosen.flatten()
         numbers = torch.arange(self.n_experts, device=flat.device)
         if taken is None:
@@ -252,6 +255,8 @@ class MixtureOfExperts(nn.Module):
         self.router = ExpertRouter(config, params)
         self.experts = Experts(params["experts"], width, params["d_expert"], params)
         self.experts.usage_probe = usage_probe(config, params["experts"])
+        # In a list, which is no second place of its parameters: what an adapter has wrapped hides its attributes.
+        self.usage_probes = [self.experts.usage_probe]
         self.shared = SharedExperts(width, params["d_shared"], params) if params["shared_experts"] else None
         self.load_balance_coef, self.z_loss = params["load_balance_coef"], params["z_loss"]
         self.sequence_coef = params["balance"]["sequence_aux_coef"]
@@ -284,14 +289,14 @@ class MixtureOfExperts(nn.Module):
         self.kept, self.sequence_ids = kept, sequence_ids
         self.token_ids = None if token_ids is None else token_ids.flatten()
         self.loss = self.load = None
-        if self.experts.usage_probe is not None:
-            self.experts.usage_probe.begin(kept)
+        for probe in filter(None, self.usage_probes):
+            probe.begin(kept)
 
     def finish(self) -> tuple[torch.Tensor | None, torch.Tensor | None]:
         """While training: what is to be added to the loss, and how many tokens each expert was given."""
         loss = self.loss
-        if loss is not None and self.experts.usage_probe is not None:
-            loss = loss + self.experts.usage_probe.finish()
+        for probe in filter(None, self.usage_probes):
+            loss = None if loss is None else loss + probe.finish()
         report = loss, self.load
         self.kept = self.token_ids = self.sequence_ids = self.loss = self.load = None
         return report

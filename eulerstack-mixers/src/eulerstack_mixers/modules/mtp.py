@@ -97,15 +97,15 @@ class MultiTokenHead(CausalLMHead):
         lm_head: Any,
         batch: dict[str, Any],
         num_items_in_batch: torch.Tensor | int | None = None,
-        phase_labels: torch.Tensor | None = None,
+        phase_ids: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> Any:
         """transformers' next-token loss, to which a training pass adds the modules'; and what their routing adds.
 
         Every module's loss is divided by as many tokens as the next-token loss, so that the parts of an accumulated
-        batch add up. `phase_labels` go to every loss with the labels.
+        batch add up. `phase_ids` go to every loss with the labels.
         """
-        phased = {} if phase_labels is None else {"phase_labels": phase_labels}
+        phased = {} if phase_ids is None else {"phase_ids": phase_ids}
         vocab_size = logits.shape[-1]
         loss = loss_function(
             logits=logits,
@@ -123,9 +123,9 @@ class MultiTokenHead(CausalLMHead):
         losses, router_losses = [], []
         for depth, (predicted, targets, router_loss) in enumerate(self.predictions(hidden_states, labels, batch), 1):
             further = self(predicted, lm_head)
-            if phase_labels is not None:
+            if phase_ids is not None:
                 # A loss takes the phases of labels that are not shifted yet.
-                phased = {"phase_labels": phase_labels[:, depth:]}
+                phased = {"phase_ids": phase_ids[:, depth:]}
             losses.append(
                 loss_function(
                     logits=further,
