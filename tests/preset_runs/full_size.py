@@ -1,7 +1,7 @@
 """Run by name, `pytest tests/preset_runs/full_size.py`: what one machine can hold of the presets, at full size.
 
 Up to 400M parameters: compiled as they are, loaded where eulerstack can't be imported, trained two steps, decoded with
-and without a cache, saved and loaded again. Takes minutes a preset and 8 GB of memory.
+and without a cache, saved and loaded again. Takes 8 GB of memory.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from tests.preset_runs.reduction import assignments
 from tests.preset_runs.serving import Serve, serving
 
 NAMES = [preset.name for preset in presets() if preset.path.parent.name == "eulerstack_presets"]
-STEPS, STEPS_OF_EXPERTS = 20, 30
+STEPS, MORE_STEPS = 20, 30
 TOLERANCE = 1e-4
 
 
@@ -53,7 +53,7 @@ def test_it_trains_decodes_and_is_saved_where_eulerstack_is_not(name: str, serve
     full, ir = es.normalize_to_ir(es.load(name)), es.normalize_to_ir(es.load(name, assignments(es.load(name))))
     assert kinds(ir) == kinds(full) and ir.head.type == full.head.type and ir.position.type == full.position.type
     es.compile_to_directory(ir, tmp_path / name, seed=1)
-    steps = STEPS_OF_EXPERTS if name.startswith("arch_expert_") else STEPS
+    steps = MORE_STEPS if name.startswith(("arch_expert_", "arch_advanced_mod")) else STEPS
     result = serve(tmp_path / name, tmp_path / "again", steps)
     assert "error" not in result, result["error"]
     assert result["parameters"] == es.count_parameters(ir) and result["layers"] == len(ir.layers)
