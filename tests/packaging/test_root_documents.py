@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PLACES = ("*.md", "eulerstack-*/README.md", "eulerstack-plugins/*/README.md", "presets/**/*.md")
 PAGES = sorted(page for places in PLACES for page in ROOT.glob(places))
-NEEDS_TORCH = {"compile": ["--validate-only"], "import": ["--help"]}
+NEEDS_TORCH = {"compile": ["--validate-only"], "import": ["--help"], "export": ["--help"]}
 
 
 def blocks(language: str) -> list[str]:
