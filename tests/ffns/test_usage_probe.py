@@ -261,3 +261,12 @@ def test_a_template_that_no_layer_has_does_not_route() -> None:
     spec = changed(tiny_spec(), {"layer_templates.spare": moe()["layer_templates"]["decoder"], COEF: 0.1})
     with pytest.raises(CompatibilityError, match="probe"):
         es.validate_v2(spec)
+
+
+def test_a_probe_may_read_the_experts_of_the_heads_own_layers() -> None:
+    routed = moe(**QUIET)["layer_templates"]["decoder"]
+    head = {"type": "causal_lm_mtp", "mtp": {"head_template": "routed"}}
+    spec = changed(tiny_spec(), {"layer_templates.routed": routed, "head": head, COEF: 0.5})
+    model, ids = built(spec).train(), tokens()
+    assert sum(parameter.numel() for parameter in model.parameters()) == es.count_parameters(es.normalize_to_ir(spec))
+    assert model(ids, labels=ids, use_cache=False).aux_loss > 0.1

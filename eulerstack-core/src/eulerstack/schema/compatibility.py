@@ -47,6 +47,8 @@ class _Checker:
         }
         self._parts = Parts(spec, registry, problems)
         self._layers: dict[str, dict[str, Part]] = {}
+        # The templates of layers that the head brings.
+        self._of_head: set[str] = set()
 
     def run(self) -> None:
         """All checks."""
@@ -71,7 +73,8 @@ class _Checker:
         check_quantization(self._spec.get("compatibility", {}), self._problems)
         check_phases(self._spec.get("execution_modes", ()), self._spec.get("transition"), self._problems)
         scheduled = {name for _, name in scheduled_templates(self._spec["layer_schedule"])}
-        check_probe(self._spec.get("training_hints", {}), any(map(self._routes, scheduled)), self._problems)
+        is_routed = any(map(self._routes, scheduled | self._of_head))
+        check_probe(self._spec.get("training_hints", {}), is_routed, self._problems)
         check_tissue(self._spec.get("tissue", {}), self._templates, scheduled, self._problems)
 
     def _routes(self, template: str) -> bool:
@@ -266,6 +269,8 @@ class _Checker:
         if declared is None:
             return
         own = self._parts.guarded(head.primitive, head.path, lambda: declared(self._parts.dims, head.params))
+        if own is not None:
+            self._of_head.add(own.template)
         # The template of a schedule's last layer, which is reported there, has come without being named here.
         if own is not None and own.template != self._parts.last_template:
             self._template(own.template, head.problem_path(own.word))
