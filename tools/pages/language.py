@@ -50,9 +50,10 @@ model: { d_model: "${let.n_heads * let.head_dim}", n_heads: "${let.n_heads}" }
 RESERVED = """\
 ## Reserved namespaces
 
-Keys that begin with `experimental.`, `future.` or `vendor.<name>.` are allowed in every mapping. A plugin may claim one
-and check its value; `validate --report` warns of those that nobody claims. They reach `config.v1_extensions` as they
-are."""
+Keys that begin with `experimental.`, `future.` or `vendor.<name>.` are allowed in every mapping. A plugin may claim
+one, check its value, compile it, and have linear layers computed by other means, as
+[`vendor.tensor.weight_form`](tensor.md) does; `validate --report` warns of those that nobody claims, which reach
+`config.v1_extensions` as they are."""
 
 KIND_OF_PLACE = {
     "layer_templates.<name>.mixer": "mixer",

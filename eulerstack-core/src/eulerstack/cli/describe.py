@@ -100,15 +100,17 @@ def _linears(ir: ModelIR, registry: Registry, length: int) -> list[dict[str, Any
     """
     from eulerstack.compiler.cost import ELEMENT_BYTES, LayerCost, ModelCost
     from eulerstack.ir.linears import replaced_linears
-    from eulerstack.ir.types import thaw
+    from eulerstack.ir.types import FrozenMapping, thaw
     from eulerstack.plugins.primitive import Cost
 
     groups: dict[Any, dict[str, Any]] = {}
     for each in replaced_linears(ir, registry):
         price = LayerCost(Cost(), Cost(), (), Cost(), around=(each.cost(registry, ELEMENT_BYTES[ir.model["dtype"]]),))
         alone = ModelCost(embedding=0, positions=Cost(), layers=(price,), final_norm=0, head=Cost())
-        empty = {"path": each.path, "type": each.node.type, "params": thaw(each.node.params), "modules": []}
-        group = groups.setdefault((each.path, each.node), empty)
+        # What a layer is for changes neither its form nor its price.
+        params = FrozenMapping({word: value for word, value in each.node.params.items() if word != "role"})
+        empty = {"path": each.path, "type": each.node.type, "params": thaw(params), "modules": []}
+        group = groups.setdefault((each.path, each.node.type, params), empty)
         group["modules"].append(each.linear.name)
         sums = {
             "total_params": price.params,

@@ -271,7 +271,7 @@ def _print_training(cost: Mapping[str, Any]) -> None:
 
 def _print_linears(group: Mapping[str, Any]) -> None:
     """Linear layers that a key has computed by other means: what they are, and what they cost instead."""
-    own = {word: value for word, value in group["params"].items() if word not in ("bias", "role")}
+    own = {word: value for word, value in group["params"].items() if word != "bias"}
     text = _(
         "{count} linear layers as {form}: {params} params instead of {dense}, {flops} per token instead of {before}"
     )
