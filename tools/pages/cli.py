@@ -35,8 +35,9 @@ are not there yet are added. A value is YAML in one line, with `${…}` where a 
 
     eulerstack explain llm_0p1b_simple --set model.d_model=512 --set 'layer_schedule[0].repeat=${2 * 3}'
 
-Messages then name the option in place of the file. A model directory that is compiled so holds the whole spec in
-canonical form, not the file's text. In Python: `es.load("llm_0p1b_simple", ["model.d_model=512"])`."""
+`diff A --set …` compares a model with what it becomes so; `diff A B --set …` changes both. Messages then name the
+option in place of the file. A model directory that is compiled so holds the whole spec in canonical form, not the
+file's text. In Python: `es.load("llm_0p1b_simple", ["model.d_model=512"])`."""
 
 EXIT_CODES = """\
 ## Exit codes

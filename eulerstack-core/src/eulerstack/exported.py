@@ -70,12 +70,15 @@ def _architecture(folder: Path) -> ModelIR:
         ir = from_data(architecture)
         tied = config.get("tie_word_embeddings", ir.embedding["tie_word_embeddings"])
         model = {**ir.model, "vocab_size": config.get("vocab_size", ir.model["vocab_size"])}
-        return replace(
+        ir = replace(
             ir,
             model=FrozenMapping(model),
             embedding=FrozenMapping({**ir.embedding, "tie_word_embeddings": tied}),
             head=replace(ir.head, params=_tied(ir.head.params, tied)),
         )
+        # What is frozen has a hash; a mapping or list in the place of a word has none.
+        hash(ir)
+        return ir
     except (KeyError, TypeError, IndexError, AttributeError):
         fail(
             folder / CONFIG,
