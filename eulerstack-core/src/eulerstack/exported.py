@@ -79,7 +79,7 @@ def _architecture(folder: Path) -> ModelIR:
         # What is frozen has a hash; a mapping or list in the place of a word has none.
         hash(ir)
         return ir
-    except (KeyError, TypeError, IndexError, AttributeError):
+    except (KeyError, TypeError, IndexError, AttributeError, ValueError):
         fail(
             folder / CONFIG,
             msg("holds an architecture that this version can't read"),

@@ -23,7 +23,9 @@ def diff(
     before: Annotated[
         str | None, typer.Argument(metavar="A", help=_("A spec file, a preset's name, or a compiled directory."))
     ] = None,
-    after: Annotated[str | None, typer.Argument(metavar="B", help=_("What to compare it with; without it, A as --set changes it."))] = None,
+    after: Annotated[
+        str | None, typer.Argument(metavar="B", help=_("What to compare it with; without it, A as --set changes it."))
+    ] = None,
     assignments: Annotated[list[str] | None, set_option()] = None,
     max_errors: Annotated[int, max_errors_option()] = DEFAULT_MAX_ERRORS,
     as_json: Annotated[bool, json_option()] = False,
