@@ -95,11 +95,15 @@ def test_a_directory_without_a_spec_is_a_problem_of_three_lines(
     assert outcome.code == 1 and len(outcome.err.splitlines()) == 3 and what in outcome.err
 
 
-def test_a_list_where_a_word_belongs_is_a_damage_and_no_defect(run: Run, spec: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("damage", ["a list for a word", "an extension that is none"])
+def test_what_can_not_be_read_is_a_damage_and_no_defect(run: Run, spec: Path, tmp_path: Path, damage: str) -> None:
     model = tmp_path / "model"
     model.mkdir()
     config = json.loads(run("compile", spec, "--print-config").out)
-    config["architecture"]["blocks"][0]["mixer"]["type"] = ["attention"]
+    if damage == "a list for a word":
+        config["architecture"]["blocks"][0]["mixer"]["type"] = ["attention"]
+    else:
+        config["architecture"]["extensions"] = {"a": 1}
     (model / "config.json").write_text(json.dumps(config), encoding="utf-8")
     outcome = run("explain", model)
     assert outcome.code == 1 and "that this version can't read" in outcome.err

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from eulerstack.compiler.checkpoints import CONFIG, fail, read_config
 from eulerstack.dsl.source import load_source, parse_text
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 SPEC_FILE = "spec.yml"
 SEE = "reference/cli.md#export-spec"
+# What reading an architecture that was changed by hand may stumble over.
+DAMAGED = (KeyError, TypeError, IndexError, AttributeError, ValueError)
 
 
 def is_compiled(path: Path) -> bool:
@@ -50,7 +52,11 @@ def export_spec(directory: str | Path, assignments: Sequence[str] = ()) -> Spec:
         except EulerStackError:
             # Then config.json alone says what the model is.
             pass
-    spec = parse_text(print_ir(ir), str(file), assignments)
+    try:
+        text = print_ir(ir)
+    except DAMAGED:
+        _refuse(folder)
+    spec = parse_text(text, str(file), assignments)
     normalize_to_ir(spec)
     return spec
 
@@ -79,13 +85,17 @@ def _architecture(folder: Path) -> ModelIR:
         # What is frozen has a hash; a mapping or list in the place of a word has none.
         hash(ir)
         return ir
-    except (KeyError, TypeError, IndexError, AttributeError, ValueError):
-        fail(
-            folder / CONFIG,
-            msg("holds an architecture that this version can't read"),
-            msg("compile its {name} again", name=SPEC_FILE),
-            SEE,
-        )
+    except DAMAGED:
+        _refuse(folder)
+
+
+def _refuse(folder: Path) -> NoReturn:
+    fail(
+        folder / CONFIG,
+        msg("holds an architecture that this version can't read"),
+        msg("compile its {name} again", name=SPEC_FILE),
+        SEE,
+    )
 
 
 def _tied(params: Mapping[str, Any], tied: bool) -> FrozenMapping:
