@@ -153,13 +153,20 @@ def _elided(shown: str, printed: str) -> str:
 
 
 def _patched(text: str, change: str) -> str:
-    """A file's text after a change of `-` and `+` lines; the other lines say where."""
-    lines = change.splitlines(keepends=True)
-    before = "".join(line[1:] for line in lines if not line.startswith("+"))
-    after = "".join(line[1:] for line in lines if not line.startswith("-"))
-    if text.count(before) != 1:
-        raise TutorialError(f"the change fits {text.count(before)} places:\n{change}")
-    return text.replace(before, after)
+    """A file's text after a change of `-` and `+` lines; the other lines say where. Where a `-` follows a `+`, another
+    place may begin."""
+    parts: list[list[str]] = []
+    for line in change.splitlines(keepends=True):
+        if not parts or (line.startswith("-") and parts[-1][-1].startswith("+")):
+            parts.append([])
+        parts[-1].append(line)
+    for part in parts:
+        before = "".join(line[1:] for line in part if not line.startswith("+"))
+        after = "".join(line[1:] for line in part if not line.startswith("-"))
+        if text.count(before) != 1:
+            raise TutorialError(f"the change fits {text.count(before)} places:\n{''.join(part)}")
+        text = text.replace(before, after)
+    return text
 
 
 @contextlib.contextmanager

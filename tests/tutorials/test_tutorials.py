@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from tools.draw import figures
 from tools.tutorials import BLOCK, PAGES, TutorialError, rerun
 
 ENGLISH = sorted(path.relative_to(PAGES / "en") for path in (PAGES / "en").rglob("*.md"))
 KOREAN = sorted(path.relative_to(PAGES / "ko") for path in (PAGES / "ko").rglob("*.md"))
 HANGUL = re.compile(r"[가-힣]")
 LANGUAGE_OPTION = re.compile(r" --lang \w+")
+PICTURE = re.compile(r"!\[[^\]]*\]\(([^)]+)\)")
 COMMENT = re.compile(r"\s*# (?!exit).*")
 
 
@@ -34,8 +36,8 @@ def shown(text: str) -> list[tuple[str, str]]:
 
 
 def prose(text: str) -> list[str]:
-    """The paragraphs outside of blocks, tables' rules and pictures."""
-    return [part.strip() for part in BLOCK.sub("", text).split("\n\n") if len(part.strip()) > 40]
+    """The paragraphs outside of blocks and pictures."""
+    return [part.strip() for part in PICTURE.sub("", BLOCK.sub("", text)).split("\n\n") if len(part.strip()) > 40]
 
 
 def test_there_are_sixteen_in_both_languages() -> None:
@@ -57,8 +59,7 @@ def test_both_languages_show_the_same(page: Path) -> None:
     assert shown(korean) == shown(english)
     levels = [re.findall(r"^(#+) ", BLOCK.sub("", text), re.MULTILINE) for text in (english, korean)]
     assert levels[0] == levels[1]
-    pictures = [re.findall(r"!\[[^\]]*\]\(([^)]+)\)", text) for text in (english, korean)]
-    assert pictures[0] == pictures[1]
+    assert PICTURE.findall(english) == PICTURE.findall(korean)
 
 
 @pytest.mark.parametrize("page", ENGLISH, ids=str)
@@ -71,6 +72,13 @@ def test_each_is_written_in_its_language(page: Path) -> None:
 def test_no_spec_is_shown_that_is_not_run(page: Path) -> None:
     loose = [kind for kind, _ in shown(text_of("en", page)) if kind in ("yaml", "diff", "json", "bash")]
     assert loose == []
+
+
+def test_figures_are_what_their_scripts_draw() -> None:
+    made = figures()
+    assert {path: path.read_text(encoding="utf-8") for path in made} == made
+    shown = {picture for page in ENGLISH for picture in PICTURE.findall(text_of("en", page))}
+    assert {Path(picture).name for picture in shown if "figures/" in picture} == {path.name for path in made}
 
 
 def test_a_page_that_shows_what_is_not_printed_is_rewritten() -> None:
