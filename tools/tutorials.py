@@ -173,7 +173,7 @@ def _patched(text: str, change: str) -> str:
 def _inside(folder: Path) -> Iterator[None]:
     """In a folder, 80 columns wide, without colours, offline."""
     kept, place = dict(os.environ), os.getcwd()
-    os.environ.update(COLUMNS=WIDTH, NO_COLOR="1", HF_HUB_OFFLINE="1", PYTHONWARNINGS="ignore")
+    os.environ.update(COLUMNS=WIDTH, NO_COLOR="1", HF_HUB_OFFLINE="1", PYTHONWARNINGS="ignore", TQDM_DISABLE="1")
     os.environ.pop("EULERSTACK_LANG", None)
     os.chdir(folder)
     try:

@@ -15,6 +15,8 @@ KOREAN = sorted(path.relative_to(PAGES / "ko") for path in (PAGES / "ko").rglob(
 HANGUL = re.compile(r"[가-힣]")
 LANGUAGE_OPTION = re.compile(r" --lang \w+")
 PICTURE = re.compile(r"!\[[^\]]*\]\(([^)]+)\)")
+# What is looked for in a translated output is translated too.
+SEARCH = re.compile(r" \| grep .*")
 COMMENT = re.compile(r"\s*# (?!exit).*")
 
 
@@ -28,7 +30,8 @@ def shown(text: str) -> list[tuple[str, str]]:
     for found in BLOCK.finditer(text):
         code = found["text"]
         if found["kind"] == "console":
-            code = "".join(LANGUAGE_OPTION.sub("", line) + "\n" for line in code.splitlines() if line.startswith("$ "))
+            lines = (SEARCH.sub("", LANGUAGE_OPTION.sub("", line)) for line in code.splitlines())
+            code = "".join(f"{line}\n" for line in lines if line.startswith("$ "))
         elif found["kind"] in ("text", "mermaid"):
             code = ""
         blocks.append((found["kind"] + found["words"], "\n".join(COMMENT.sub("", line) for line in code.splitlines())))
