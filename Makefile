@@ -1,6 +1,6 @@
 # `make` alone lists the commands. Nothing has to be installed but Python 3.11 or newer, with its venv module.
 .DEFAULT_GOAL := help
-.PHONY: help venv dev quickstart test bench oracles lint format catalogs tokenizer wheels clean distclean
+.PHONY: help venv dev quickstart test bench oracles lint format catalogs tokenizer wheels site clean distclean
 
 PYTHON ?= $(firstword $(foreach name,python3.11 python3 python,$(shell $(name) -c \
 	"import sys, venv, ensurepip; sys.version_info >= (3, 11) and print('$(name)')" 2>/dev/null)))
@@ -47,8 +47,11 @@ wheels: .venv/installed-dev ## build the wheels into dist/
 	@for project in . $(filter-out .,$(patsubst %/,%,$(dir $(filter-out pyproject.toml,$(PROJECTS))))); do \
 		.venv/bin/python -m build --wheel --outdir dist "$$project" || exit 1; done
 
+site: .tox/current ## build the site of the docs into site/
+	@$(TOX) exec -e docs -- mkdocs build --quiet
+
 clean: ## remove what is built; the environments stay
-	@rm -rf build dist eulerstack-*/dist eulerstack-plugins/*/dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@rm -rf build dist site eulerstack-*/dist eulerstack-plugins/*/dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -not -path './.venv/*' -not -path './.tox/*' -prune -exec rm -rf {} +
 
 distclean: clean ## remove the environments too

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def pages() -> dict[Path, str]:
     """Every generated page and its text."""
-    from pages import cli, hooks, includes, language, life, presets, runtime
+    from pages import cli, decisions, hooks, includes, language, life, presets, runtime
 
     reference = ROOT / "docs" / "reference"
     return {
@@ -24,6 +24,7 @@ def pages() -> dict[Path, str]:
         reference / "cli.md": cli.page(),
         ROOT / "README.md": runtime.readme(ROOT / "README.md"),
         ROOT / "docs" / "life-of-a-spec.md": life.page(),
+        ROOT / "docs" / "decisions" / "index.md": decisions.page(ROOT / "docs" / "decisions"),
         ROOT / "docs" / "writing-a-plugin.md": includes.page(ROOT / "docs" / "writing-a-plugin.md", ROOT),
     }
 
