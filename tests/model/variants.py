@@ -85,7 +85,9 @@ def _variants() -> dict[str, dict[str, Any]]:
     return variants
 
 
-VARIANTS = _variants() | {name: spec for mixer in modules() for name, spec in mixer.VARIANTS.items()}
+FAMILIES = [_variants(), *(mixer.VARIANTS for mixer in modules())]
+VARIANTS = {name: spec for family in FAMILIES for name, spec in family.items()}
+FEW = {name for family in FAMILIES for name in list(family)[::4]}
 EAGER_ONLY = {"softcap"} | {name for mixer in modules() for name in getattr(mixer, "EAGER_ONLY", ())}
 # Variants without attention run the same code under every implementation.
 WITHOUT_ATTENTION = {name for mixer in modules() for name in getattr(mixer, "WITHOUT_ATTENTION", ())}
