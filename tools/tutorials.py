@@ -12,7 +12,7 @@ A page is run from top to bottom in a folder of its own:
     ```text                             after such a piece: what it printed
     ```console                          lines that begin with `$ ` are run, the others are what they print
 
-Where a shown output has a line `...`, anything may stand in its place. `# exit 1` after a command is the exit code that
+Where a shown output has a line `...`, any lines may stand in its place; where a line has `…`, any text. `# exit 1` after a command is the exit code that
 it must have (0 without one). Other blocks are only text.
 """
 
@@ -22,6 +22,7 @@ import contextlib
 import io
 import os
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -35,7 +36,7 @@ PAGES = ROOT / "docs" / "tutorials"
 BLOCK = re.compile(r"^```(?P<kind>\w+)(?P<words>[^\n]*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 WORD = re.compile(r'(\w+)="([^"]*)"')
 EXIT = re.compile(r"\s+# exit (\d+)$")
-ELLIPSIS = "..."
+ELLIPSIS, OMITTED = "...", "…"
 WIDTH = "80"
 
 
@@ -109,7 +110,8 @@ class _Run:
         """A command and what it prints."""
         expected = EXIT.search(line)
         words = EXIT.sub("", line)
-        code, printed = _eulerstack(words) if words.startswith("eulerstack ") and "|" not in words else _shell(words)
+        ours = words.startswith(("eulerstack ", "python -m eulerstack.")) and not set(words) & set("|>")
+        code, printed = _eulerstack(words) if ours else _shell(words)
         if code != int(expected[1] if expected else 0):
             raise TutorialError(f"`{line}` ended with {code}:\n{printed}")
         return f"$ {line}\n{_elided(shown, printed)}"
@@ -129,9 +131,22 @@ def _eulerstack(line: str) -> tuple[int, str]:
     """Exit code and output of a command of ours, run in this process."""
     from eulerstack.cli import main as run
 
+    words = shlex.split(line.replace("\\\n", ""), comments=True)
     with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(out):
-        code = run(shlex.split(line.replace("\\\n", ""), comments=True)[1:])
+        code = run(words[1:]) if words[0] == "eulerstack" else _module(words[2], words[3:])
     return code, out.getvalue()
+
+
+def _module(name: str, arguments: list[str]) -> int:
+    """The exit code of `python -m NAME`."""
+    kept, sys.argv = sys.argv, [name, *arguments]
+    try:
+        runpy.run_module(name, run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    finally:
+        sys.argv = kept
+    return 0
 
 
 def _shell(line: str) -> tuple[int, str]:
@@ -142,14 +157,19 @@ def _shell(line: str) -> tuple[int, str]:
 
 
 def _elided(shown: str, printed: str) -> str:
-    """What was printed; or what is shown, where `...` stands in it for lines of that."""
+    """What was printed; or what is shown, where `...` stands in it for lines of that, and `…` for a part of a line."""
     printed = "".join(f"{line.rstrip()}\n" for line in printed.splitlines())
-    if ELLIPSIS not in shown.splitlines():
+    lines = shown.splitlines()
+    if ELLIPSIS not in lines and OMITTED not in shown:
         return printed
-    pattern = "".join(".*" if line == ELLIPSIS else re.escape(f"{line}\n") for line in shown.splitlines())
-    if not re.fullmatch(pattern, printed, flags=re.DOTALL):
+    pattern = "".join(
+        "(?s:.*)" if line == ELLIPSIS else re.escape(line).replace(OMITTED, ".*") + r"\n" for line in lines
+    )
+    if re.fullmatch(pattern, printed):
+        return shown
+    if ELLIPSIS in lines:
         raise TutorialError(f"what is shown with `{ELLIPSIS}` is not in what is printed:\n{shown}\nbut\n{printed}")
-    return shown
+    return printed
 
 
 def _patched(text: str, change: str) -> str:

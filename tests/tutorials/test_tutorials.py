@@ -43,8 +43,9 @@ def prose(text: str) -> list[str]:
     return [part.strip() for part in PICTURE.sub("", BLOCK.sub("", text)).split("\n\n") if len(part.strip()) > 40]
 
 
-def test_there_are_the_same_in_both_languages() -> None:
+def test_there_are_sixteen_in_both_languages() -> None:
     assert ENGLISH == KOREAN
+    assert len(ENGLISH) == 16
 
 
 @pytest.mark.torch
