@@ -1,4 +1,4 @@
-"""What the site of the docs does beyond MkDocs: results of benchmarks become pages, and links to sources are plain text.
+"""What the docs' site does beyond MkDocs: results of benchmarks become pages, links to sources become plain text.
 
 MkDocs knows this file as a hook (mkdocs.yml); `make site` builds.
 """

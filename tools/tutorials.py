@@ -6,14 +6,14 @@ the pages that would change and exits with 1.
 A page is run from top to bottom in a folder of its own:
 
     ```yaml title="FILE"                a file, as it stands here
-    ```diff title="FILE" from="FILE"    a file made from another (from itself without `from`) by this change
+    ```diff title="FILE → FILE"         a file made from another by this change
     ```python title="FILE"              likewise a file
     ```python                           a piece of one program: all pieces of a page share their names
     ```text                             after such a piece: what it printed
     ```console                          lines that begin with `$ ` are run, the others are what they print
 
-Where a shown output has a line `...`, any lines may stand in its place; where a line has `…`, any text. `# exit 1` after a command is the exit code that
-it must have (0 without one). Other blocks are only text.
+Where a shown output has a line `...`, any lines may stand in its place; where a line has `…`, any text. `# exit 1`
+after a command is the exit code that it must have (0 without one). Other blocks are only text.
 """
 
 from __future__ import annotations
@@ -89,8 +89,8 @@ class _Run:
         elif kind == "text" and printed is not None:
             text = _elided(text, printed)
         elif kind == "diff" and "title" in words:
-            source = Path(words.get("from", words["title"]))
-            Path(words["title"]).write_text(_patched(source.read_text(encoding="utf-8"), text), encoding="utf-8")
+            source, _, target = words["title"].partition(" → ")
+            Path(target).write_text(_patched(Path(source).read_text(encoding="utf-8"), text), encoding="utf-8")
         elif "title" in words:
             Path(words["title"]).write_text(text, encoding="utf-8")
         elif kind == "python":

@@ -39,8 +39,9 @@ def shown(text: str) -> list[tuple[str, str]]:
 
 
 def prose(text: str) -> list[str]:
-    """The paragraphs outside of blocks and pictures."""
-    return [part.strip() for part in PICTURE.sub("", BLOCK.sub("", text)).split("\n\n") if len(part.strip()) > 40]
+    """The paragraphs outside of blocks, equations and pictures."""
+    parts = PICTURE.sub("", BLOCK.sub("", text)).split("\n\n")
+    return [part.strip() for part in parts if len(part.strip()) > 40 and not part.startswith("    ")]
 
 
 def test_there_are_sixteen_in_both_languages() -> None:
@@ -95,7 +96,7 @@ def test_a_page_that_shows_what_is_not_printed_is_rewritten() -> None:
         "```console\n$ false\n```\n",
         "```console\n$ printf 'a\\nb\\n'\n...\nc\n```\n",
         "```python\nraise ValueError\n```\n",
-        '```yaml title="a.yml"\nx: 1\n```\n\n```diff title="b.yml" from="a.yml"\n-y: 1\n+y: 2\n```\n',
+        '```yaml title="a.yml"\nx: 1\n```\n\n```diff title="a.yml → b.yml"\n-y: 1\n+y: 2\n```\n',
     ],
 )
 def test_a_page_that_does_not_work_is_refused(page: str) -> None:
