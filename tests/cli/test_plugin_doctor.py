@@ -61,6 +61,7 @@ def plugins_of(out: str) -> dict[str, Any]:
     return {each["package"]: each for each in json.loads(out)["plugins"]}
 
 
+@pytest.mark.torch
 def test_where_all_is_well_the_doctor_says_so(run: Run, install: Install) -> None:
     install("good", working("good"))
     outcome = run("plugins", "doctor")
@@ -163,6 +164,7 @@ def test_a_word_is_shown_with_all_that_is_known_of_it(run: Run, install: Install
     assert plugin["provides"] == [{"kind": "mixer", "name": "vendor.good.x"}]
 
 
+@pytest.mark.torch
 def test_every_word_of_ours_can_be_shown_and_priced() -> None:
     from eulerstack.cli.plugin_show import _data_of_word
     from eulerstack.compiler.trial import tried

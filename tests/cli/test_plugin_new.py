@@ -34,6 +34,7 @@ def install_new(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     return tmp_path
 
 
+@pytest.mark.torch
 def test_what_is_written_works_as_it_is(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = install_new(run, tmp_path, monkeypatch)
     try:
