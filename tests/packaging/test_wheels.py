@@ -144,7 +144,7 @@ def test_the_core_alone_needs_no_torch(wheels: dict[str, Path]) -> None:
     always = {requirement.name for requirement in requirements if requirement.marker is None}
     extras = {name: {each.name for each in requirements if str(each.marker) == f'extra == "{name}"'}
               for name in ("hf", "testing", "train")}  # fmt: skip
-    assert always == {"jsonschema", "pluggy", "pyyaml", "rich", "typer"}
+    assert always == {"jsonschema", "packaging", "pluggy", "pyyaml", "rich", "typer"}
     assert extras["hf"] == {"huggingface-hub", "safetensors", "tokenizers", "torch", "transformers"}
     assert extras["train"] == {"accelerate", "datasets", "matplotlib"} and extras["testing"] == {"pytest"}
 
