@@ -109,10 +109,3 @@ def test_without_the_package_a_spec_is_told_what_to_install() -> None:
     (problem,) = problems_of(spec, make_registry())
     assert (problem.category, problem.path) == ("CompatibilityError", f"{HERE}.type")
     assert problem.fix == "pip install --upgrade eulerstack-ttt"
-
-
-def test_a_block_where_words_stand_beside_the_type_is_told_where_they_stand() -> None:
-    spec = spec_with(layer_templates__one__ffn={"type": "gated_mlp", "gated_mlp": {"activation": "relu"}})
-    (problem,) = problems_of(spec, get_registry())
-    assert problem.path == "layer_templates.one.ffn.gated_mlp"
-    assert problem.fix == "Write the words of gated_mlp beside 'type', and delete gated_mlp"

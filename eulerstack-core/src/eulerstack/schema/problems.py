@@ -122,8 +122,9 @@ class Explainer:
                 self._suggested |= {(*path, word) for word in within}
             elif owner == chosen:
                 block = self._registry.get(kind, owner).block_name
-                what, fix, meant = _own_block(owner, block, key)
-                self._suggested |= {(*path, meant)} if meant else set()
+                what = msg("the block of {type} is called {block}", type=owner, block=block)
+                fix = msg("Type {word} instead of {key}", word=block, key=key)
+                self._suggested |= {(*path, block)}
             else:
                 what = msg("only the block of the chosen type may stand here; the type is {type}", type=show(chosen))
                 fix = msg("Delete {key}, or type 'type: {owner}'", key=key, owner=owner)
@@ -269,15 +270,6 @@ def _is_entry_of_no_kind(error: Any) -> bool:
     """Whether what is wrong is that an entry of the schedule has none of the words that say what it is."""
     kinds = [{"required": [word]} for word in STAGE_WORDS]
     return error.validator == "anyOf" and list(error.validator_value) == kinds
-
-
-def _own_block(owner: str, block: str, key: str) -> tuple[Message, Message, str | None]:
-    """What is wrong with the chosen type's own block, how to mend it, and the word that is meant."""
-    if key == block:
-        what = msg("the words of {type} stand beside 'type', in no block of their own", type=owner)
-        return what, msg("Write the words of {key} beside 'type', and delete {key}", key=key), None
-    what = msg("the block of {type} is called {block}", type=owner, block=block)
-    return what, msg("Type {word} instead of {key}", word=block, key=key), block
 
 
 def _matches(key: str, patterns: Iterable[str]) -> bool:
