@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
@@ -127,6 +128,15 @@ def test_a_defect_is_three_lines_and_a_traceback_on_request(
         run("validate", spec)
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Python's own answer to an interrupt, also where the tests run in the background and were started without it."""
+    kept = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, kept)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_that_a_library_turns_into_its_own_error_is_an_interrupt_still(
     run: Run, spec: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -144,6 +154,7 @@ def test_an_interrupt_that_a_library_turns_into_its_own_error_is_an_interrupt_st
     assert signal.getsignal(signal.SIGINT) is handler
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_waits_until_torch_is_imported_which_would_abort(monkeypatch: pytest.MonkeyPatch) -> None:
     half = ModuleType("torch")
     half.__spec__ = ModuleSpec("torch", None)

@@ -177,6 +177,7 @@ def test_every_word_of_ours_can_be_shown_and_priced() -> None:
     json.dumps(_data_of_word(registry.get("mixer", "attention"), registry))
 
 
+@pytest.mark.torch
 def test_strict_mode_hides_nothing_from_who_looks_for_the_reason(
     run: Run, install: Install, monkeypatch: pytest.MonkeyPatch
 ) -> None:

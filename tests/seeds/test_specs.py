@@ -64,7 +64,12 @@ def ir_of(name: str) -> ModelIR:
     return es.normalize_to_ir(spec_of(name))
 
 
-@pytest.mark.parametrize("name", [name for name in PIECES if name != "weight_form"])
+NEEDS_TORCH = {"ode_adaptive": [pytest.mark.torch]}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=NEEDS_TORCH.get(name, [])) for name in PIECES if name != "weight_form"]
+)
 def test_the_piece_is_valid_and_can_be_priced(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / f"{name}.yml"
     path.write_text(completed(name), encoding="utf-8")
