@@ -27,6 +27,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -141,7 +142,10 @@ def _module(name: str, arguments: list[str]) -> int:
     """The exit code of `python -m NAME`."""
     kept, sys.argv = sys.argv, [name, *arguments]
     try:
-        runpy.run_module(name, run_name="__main__", alter_sys=True)
+        with warnings.catch_warnings():
+            # A process of its own would not have imported the module before.
+            warnings.filterwarnings("ignore", "'.*' found in sys.modules", RuntimeWarning)
+            runpy.run_module(name, run_name="__main__", alter_sys=True)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     finally:
