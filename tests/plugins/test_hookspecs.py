@@ -90,7 +90,7 @@ def test_every_hook_is_documented_and_shown_in_the_example(hook: str) -> None:
     assert f"def {hook}(" in (docs / "writing-a-plugin.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("declaration", {*TYPE_OF_HOOK.values()}, ids=lambda each: each.__name__)
+@pytest.mark.parametrize("declaration", [*dict.fromkeys(TYPE_OF_HOOK.values())], ids=lambda each: each.__name__)
 def test_every_field_of_a_declaration_is_documented(declaration: type) -> None:
     text = inspect.getdoc(declaration) or ""
     missing = [each.name for each in fields(declaration) if not re.search(rf"\b{each.name}\b", text)]

@@ -51,8 +51,8 @@ def create_masks(
                     "layers that keep states, and gated ones, take no masks of scores: give attention_mask as "
                     "(batch, time)"
                 )
-            if layer_type == STATE_LAYER_TYPE:
-                check_state_slots(config.layer_types, past_key_values)
+            if layer_type in CACHE_CHECKS:
+                CACHE_CHECKS[layer_type](config.layer_types, past_key_values)
             masks[layer_type] = state_mask(inputs_embeds, attention_mask)
         else:
             masks[layer_type] = attention_layer_mask(
@@ -80,6 +80,11 @@ def check_state_slots(layer_types: list[str], past_key_values: Any) -> None:
             "layers of this model keep states, which need a cache of their own kind, as "
             "DynamicCache(config=model.config) makes it"
         )
+
+
+CACHE_CHECKS: ByName = {
+    "eulerstack_state": check_state_slots,
+}
 
 
 def state_mask(inputs_embeds: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor | None:
