@@ -370,3 +370,21 @@ def test_strict_mode_refuses_what_is_set_aside_later_too(with_plugin: Any, monke
     registry.importers()
     with pytest.raises(CompatibilityError, match="late-words"):
         get_registry()
+
+
+def test_the_word_of_a_plugin_that_was_set_aside_is_looked_up_there_and_not_replaced(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ours = [each for each in installed_sources() if each.own]
+    near = source("late-near", plugin(eulerstack_mixers=[primitive("vendor.near.good")]))
+    reset_registry(Registry([*ours, near, source("late-dear", plugin(EULERSTACK_API_VERSION=7), "dear")]))
+    fixes = {}
+    for name in ("vendor.dear.good", "vendor.near.god"):
+        (tmp_path / "a.yml").write_text(SPEC.format(name=name), encoding="utf-8")
+        assert main(["--lang", "en", "validate", "--preset", str(tmp_path / "a.yml")]) == 1
+        fixes[name] = capsys.readouterr().err.splitlines()[1]
+    reset_registry()
+    assert fixes == {
+        "vendor.dear.good": "Fix: eulerstack plugins doctor",
+        "vendor.near.god": "Fix: Type type: vendor.near.good",
+    }

@@ -43,7 +43,7 @@ def tried(primitive: Primitive) -> Trial:
 
     A primitive of the kind "linear" stands in no spec of its own, so that only its class is looked for.
     """
-    missing = _missing_class(primitive)
+    missing = missing_class(primitive)
     problems = () if missing is None else (missing,)
     if primitive.kind == "linear":
         return Trial(problems=problems)
@@ -130,7 +130,7 @@ def _params_of(ir: ModelIR, kind: Kind) -> Params:
     return params
 
 
-def _missing_class(primitive: Primitive) -> Diagnostic | None:
+def missing_class(primitive: Primitive) -> Diagnostic | None:
     """What is wrong with where a declaration says that its class is: the file is read, not run."""
     if not primitive.module:
         return None

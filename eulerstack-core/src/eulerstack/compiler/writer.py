@@ -25,6 +25,7 @@ from eulerstack.compiler.compile import (
 )
 from eulerstack.compiler.initial import build_on_meta, iter_initial
 from eulerstack.compiler.output import replacing_directory
+from eulerstack.compiler.promises import check_parameters, named_if_missing
 from eulerstack.compiler.tokenizer import copy_tokenizer
 from eulerstack.compiler.weights import MAX_SHARD_BYTES, write_weights
 from eulerstack.ir.printer import print_ir
@@ -100,7 +101,8 @@ def fill_directory(
     generated ones (an imported tokenizer, a generation config); `special_tokens` are config words such as eos_token_id.
     With `pad_learns` the pad token is named to `generate` alone, because in config.json it would exempt its embedding
     from training. Weights of more than `max_shard_bytes` are split into several files.
-    Errors: CompileError when a tensor is missing or misshapen, or the pad token has no embedding.
+    Errors: CompileError when a tensor is missing or misshapen, or the pad token has no embedding; CompatibilityError
+    when a third party's class is not there, or the model has other parameters than a third party's price says.
     """
     config = compile_ir(ir)
     extra = list(extra_files)
@@ -115,6 +117,7 @@ def fill_directory(
         config.pop("pad_token_id", None)
     _write_json(folder / "config.json", {**config, "transformers_version": version("transformers")})
     write_source(ir, folder)
+    check_parameters(ir)
     (folder / "spec.yml").write_text(print_ir(ir) if spec_text is None else spec_text, encoding="utf-8")
     write_weights(folder, tensors, expected_weights(ir), dtypes or weight_dtypes(ir), max_shard_bytes)
     _write_json(
@@ -155,7 +158,8 @@ def model_source(ir: ModelIR) -> str:
     name = re.sub(r"[^\w .,:;()+-]", "_", ir.model["name"])
     header = HEADER.format(name=name, version=__version__)
     packages = {primitive.module.partition(".")[0] for primitive in get_registry().primitives() if primitive.module}
-    return bundle(used_classes(ir), words_of(ir), header, packages)
+    with named_if_missing(ir):
+        return bundle(used_classes(ir), words_of(ir), header, packages)
 
 
 def version_of(distribution: str) -> str | None:

@@ -115,7 +115,8 @@ class _Checker:
                        reason=reason)  # fmt: skip
         else:
             what = msg("no installed plugin provides the {kind} {name}", kind=kind, name=key_text(name))
-        self._add(path, what, self._fix_missing(kind, name, word, installed), "reference/errors.md#missing-primitive")
+        fix = self._fix_missing(kind, name, word, installed, aside=reason is not None)
+        self._add(path, what, fix, "reference/errors.md#missing-primitive")
 
     def _require_held(self, kind: str, primitive: Primitive, given: Mapping[str, Any], path: str) -> None:
         """That a plugin provides what a primitive holds, and that it holds none that holds others."""
@@ -142,11 +143,15 @@ class _Checker:
                     "reference/errors.md#missing-primitive",
                 )
 
-    def _fix_missing(self, kind: str, name: str, word: str, installed: list[str]) -> Message:
+    def _fix_missing(self, kind: str, name: str, word: str, installed: list[str], *, aside: bool) -> Message:
+        """What to do; a plugin that was set `aside` may be why the word is missing."""
         if package := package_of(kind, name):
             return msg("pip install --upgrade {package}", package=package)
         foreign = FOREIGN_VALUES.get(name.lower())
         near = foreign if foreign in installed else nearest(name, installed)
+        if aside and name.startswith("vendor.") and (near is None or near.split(".")[:2] != name.split(".")[:2]):
+            # Another vendor's word that is spelled alike is no substitute.
+            return msg("eulerstack plugins doctor")
         if near:
             return msg("Type {word}: {name}", word=word, name=near)
         if not installed:

@@ -88,7 +88,7 @@ CLAIMS: dict[str, Claim] = {
               ("initialization", "constancy", "gradients")),
         Claim("fields", "every declared field matters", "fields:check_fields", ("initialization", "parameters")),
         Claim("export", "its export gives the same numbers where neither eulerstack nor its package is installed",
-              "exporting:check_export", ("initialization", "constancy")),
+              "exporting:check_export", ("initialization", "constancy", "parameters")),
     )
 }  # fmt: skip
 PACKAGE_CLAIMS: dict[str, Claim] = {
