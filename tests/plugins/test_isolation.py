@@ -346,16 +346,25 @@ def test_no_plugins_means_no_third_partys(
     assert "eulerstack --no-plugins plugins list" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "entry, home", [("late_words", "toy"), ("late_entry", "late_words"), ("late_entry", "late_words.of")]
+)
 def test_what_a_plugin_raises_where_nobody_expects_it_names_the_plugin(
-    with_plugin: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    entry: str,
+    home: str,
+    with_plugin: Any,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # Code that lies in the package's own module, as an installed one's does.
+    # Code that lies where the entry point does, as an installed one's does, or where the class is said to be.
     module = types.ModuleType("late_words")
     exec("import sys\ndef fail(*asked):\n    sys.exit(0)", module.__dict__)
     monkeypatch.setitem(sys.modules, "late_words", module)
-    words = plugin(eulerstack_mixers=[primitive("vendor.late.x", schema={"type": "object"})])
+    mixer = replace(primitive("vendor.late.x", schema={"type": "object"}), module=f"{home}:Late")
+    words = plugin(eulerstack_mixers=[mixer])
     ours = [each for each in installed_sources() if each.own]
-    reset_registry(Registry([*ours, PluginSource("words", "late-words", "2.0", lambda: words, "late_words")]))
+    reset_registry(Registry([*ours, PluginSource("words", "late-words", "2.0", lambda: words, entry)]))
     monkeypatch.setattr("eulerstack.compiler.cost.model_cost", module.fail)
     monkeypatch.setattr("eulerstack.cli.describe.describe", module.fail)
     (tmp_path / "a.yml").write_text(SPEC.format(name="attention"), encoding="utf-8")

@@ -58,7 +58,17 @@ def culprit(error: BaseException) -> PluginRecord | None:
     while frame is not None:
         modules.append(str(frame.tb_frame.f_globals.get("__name__", "")))
         frame = frame.tb_next
-    strangers = {record.module: record for record in get_registry(strict=False).records() if not record.own}
+    registry = get_registry(strict=False)
+    records = registry.records()
+    # Classes may lie in another package than the entry point does, but one of ours is nobody else's.
+    homes = {
+        each.module.partition(":")[0].partition(".")[0]: registry.record_of(each)
+        for each in registry.primitives()
+        if each.module
+    }
+    homes |= {record.module: record for record in records if not record.own}
+    ours = {record.module for record in records if record.own}
+    strangers = {name: record for name, record in homes.items() if not record.own and name not in ours}
     return next((strangers[top] for each in reversed(modules) if (top := each.partition(".")[0]) in strangers), None)
 
 
