@@ -45,7 +45,7 @@ def test_what_is_written_works_as_it_is(run: Run, tmp_path: Path, monkeypatch: p
             assert run("validate", "--preset", package.preset).code == 0
             assert package.preset in run("plugins", "show", package.full).out
             for path in (folder / package.distribution).rglob("*"):
-                text = path.read_text(encoding="utf-8") if path.is_file() else ""
+                text = path.read_text(encoding="utf-8") if path.is_file() and path.suffix != ".pyc" else ""
                 assert "sample" not in text.lower() and "{description}" not in text, path
     finally:
         reset_registry()
