@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -62,8 +63,9 @@ def test_every_command_it_shows_runs(line: str, folder: Path) -> None:
         made = eulerstack("compile", "--preset", "my_model.yml", "--output", f"{words[1]}/config.json", folder=folder)
         assert made.returncode == 0, made.stderr
     done = eulerstack(*words, *NEEDS_TORCH.get(words[0], []), folder=folder)
-    # `diff` says by its exit code that there is a difference.
-    assert done.returncode == (3 if words[0] == "diff" else 0), done.stdout + done.stderr
+    # `diff` says by its exit code that there is a difference, the doctor that eulerstack-ode lacks what it wraps.
+    expected = 3 if words[0] == "diff" else int(words[1:] == ["doctor"] and find_spec("torchdiffeq") is None)
+    assert done.returncode == expected, done.stdout + done.stderr
     for name in saved_as:
         (folder / name).write_text(done.stdout, encoding="utf-8")
         assert eulerstack("validate", name, folder=folder).returncode == 0
