@@ -299,8 +299,8 @@ class TestOutputs:
     def test_a_failure_half_way_leaves_nothing_behind(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         from eulerstack.compiler import writer
 
-        def failing(ir, seed):
-            yield from list(original(ir, seed))[:5]
+        def failing(*arguments):
+            yield from list(original(*arguments))[:5]
             raise OSError(28, "No space left on device")
 
         original = writer.iter_initial
@@ -310,11 +310,11 @@ class TestOutputs:
         assert list(tmp_path.iterdir()) == []
 
     def test_missing_foreign_and_misshapen_weights_are_compile_errors(self, tmp_path: Path) -> None:
-        from eulerstack.compiler.initial import iter_initial
+        from eulerstack.compiler.initial import build_on_meta, iter_initial
         from eulerstack.compiler.writer import write_directory
 
         ir = es.normalize_to_ir(tiny_spec())
-        whole = [(name, tensor.clone()) for name, tensor in iter_initial(ir, 0)]
+        whole = [(name, tensor.clone()) for name, tensor in iter_initial(build_on_meta(ir), 0, "float32")]
         for wrong in (
             whole[1:],
             [*whole, ("extra", torch.zeros(1))],
@@ -326,7 +326,7 @@ class TestOutputs:
             assert list(tmp_path.iterdir()) == []
 
     def test_shards_with_an_index_load_like_one_file(self, tmp_path: Path) -> None:
-        from eulerstack.compiler.initial import iter_initial
+        from eulerstack.compiler.initial import build_on_meta, iter_initial
         from eulerstack.compiler.weights import write_weights
         from eulerstack.compiler.writer import expected_weights
 
@@ -334,7 +334,13 @@ class TestOutputs:
         es.compile_to_directory(ir, tmp_path / "model")
         whole = load_file(tmp_path / "model" / "model.safetensors")
         (tmp_path / "model" / "model.safetensors").unlink()
-        write_weights(tmp_path / "model", iter_initial(ir, 0), expected_weights(ir), "float32", max_shard_bytes=20_000)
+        write_weights(
+            tmp_path / "model",
+            iter_initial(build_on_meta(ir), 0, "float32"),
+            expected_weights(build_on_meta(ir)),
+            "float32",
+            max_shard_bytes=20_000,
+        )
         assert len(list((tmp_path / "model").glob("*.safetensors"))) > 2
         index = json.loads((tmp_path / "model" / "model.safetensors.index.json").read_text(encoding="utf-8"))
         assert index["metadata"]["total_size"] == sum(each.numel() * each.element_size() for each in whole.values())

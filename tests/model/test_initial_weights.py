@@ -148,8 +148,8 @@ def test_a_module_that_fills_itself_is_told_the_deviation_of_a_matrix_of_this_wi
 def test_no_weight_is_what_its_memory_held_before(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     given = initial._materialise
 
-    def filled(module: torch.nn.Module, memory: Any) -> None:
-        given(module, memory)
+    def filled(module: torch.nn.Module, *words: Any) -> None:
+        given(module, *words)
         for tensor in (*module._parameters.values(), *module._buffers.values()):
             if tensor is not None and tensor.is_floating_point():
                 tensor.data.fill_(float("nan"))

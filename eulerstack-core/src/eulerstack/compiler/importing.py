@@ -74,13 +74,15 @@ def import_checkpoint(source: str | Path, output: str | Path, spec_only: bool = 
     yaml = _yaml(spec, importer, registry)
     if spec_only:
         return _write_spec(yaml, output, force)
+    from eulerstack.compiler.initial import build_on_meta
     from eulerstack.compiler.output import keep_input
     from eulerstack.compiler.writer import expected_weights, weight_dtypes, write_directory
 
     keep_input(output, source)
     with Checkpoint(source) as checkpoint:
-        whole = [name for name, dtype in weight_dtypes(ir).items() if dtype == "int64"]
-        conversion = Conversion(checkpoint, importer, ir, expected_weights(ir), whole)
+        model = build_on_meta(ir)
+        whole = [name for name, dtype in weight_dtypes(model).items() if dtype == "int64"]
+        conversion = Conversion(checkpoint, importer, ir, expected_weights(model), whole)
         return write_directory(
             ir,
             output,
@@ -93,6 +95,7 @@ def import_checkpoint(source: str | Path, output: str | Path, spec_only: bool = 
             pad_learns=importer.pad_learns,
             dtypes={name: conversion.dtype(name) for name in conversion.shapes},
             source=f"imported from {importer.model_type}",
+            model=model,
         )
 
 

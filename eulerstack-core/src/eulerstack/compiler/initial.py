@@ -1,14 +1,13 @@
 """Random weights, one module at a time.
 
-Every module is initialised from a random stream of its own, which depends on the seed and the module's name alone, so
-that the numbers are the same in any order, with any number of threads, and whatever the other modules are.
+Every parameter is drawn from a random stream of its own (`streams`), so that the numbers are the same in any order,
+with any number of threads, and whatever the other parameters are.
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from eulerstack.compiler.compile import compile_ir
@@ -31,19 +30,18 @@ def build_on_meta(ir: ModelIR) -> EulerStackForCausalLM:
         return EulerStackForCausalLM(EulerStackConfig(**compile_ir(ir)))
 
 
-def iter_initial(ir: ModelIR, seed: int) -> Iterator[tuple[str, torch.Tensor]]:
-    """(name, tensor) of every stored weight, initialised one module at a time.
+def iter_initial(model: EulerStackForCausalLM, seed: int, dtype: str) -> Iterator[tuple[str, torch.Tensor]]:
+    """(name, tensor) of every stored weight of a model on meta, initialised one module at a time.
 
     A tensor's memory is used again for the next, so that the largest module bounds it: write it or copy it at once.
     """
-    model = build_on_meta(ir)
     tied = set(model.all_tied_weights_keys)
     memory = Memory()
     for name, module in list(model.named_modules()):
         names = [f"{name}.{parameter}" if name else parameter for parameter, _ in _stored(module)]
         if not names or all(full in tied for full in names):
             continue
-        initialise_module(model, name, module, seed, ir.model["dtype"], memory)
+        initialise_module(model, name, module, seed, dtype, memory)
         for full, (_, tensor) in zip(names, _stored(module), strict=True):
             if full not in tied:
                 yield full, tensor.detach()
@@ -94,43 +92,59 @@ def initialise_module(
     """Gives a module on meta its memory, from `memory` or its own, and its initial numbers; its children stay."""
     import torch
 
+    from eulerstack.compiler.streams import RandomStreams
+    from eulerstack.hf.initial_weights import draws_once
     from eulerstack.hf.roles import safe_parameters
 
     if not module._parameters and not module._buffers:
         return
     if isinstance(module, (torch.nn.ParameterList, torch.nn.ParameterDict)) and not hasattr(module, "initialize"):
         raise TypeError(f"{name}: nothing fills the parameters of a {type(module).__name__} without `initialize`")
-    _materialise(module, memory)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(stream_seed(seed, name))
-        model._init_weights(module)
     safe = safe_parameters(module, model.config.architecture)
-    for key, parameter in module._parameters.items():
-        if parameter is not None:
-            final = getattr(torch, "float32" if key in safe else dtype)
+    final = {
+        key: getattr(torch, "float32" if key in safe else dtype)
+        for key, parameter in module._parameters.items()
+        if parameter is not None
+    }
+    # What is drawn and left alone is rounded while it is drawn; what is computed with, at the end.
+    at_once = draws_once(module, model.config)
+    _materialise(module, final if at_once else {}, memory)
+    owned = {key: each for key, each in module._parameters.items() if each is not None}
+    with torch.random.fork_rng(devices=[]), RandomStreams(seed, name, owned):
+        model._init_weights(module)
+    for key, dtype_of in final.items():
+        parameter = module._parameters[key]
+        if parameter.dtype != dtype_of:
             values = parameter.detach()
-            if values.dtype != final:
-                values = values.to(final) if memory is None else memory.empty(values.shape, final).copy_(values)
+            values = values.to(dtype_of) if memory is None else _narrowed(values, dtype_of)
             module._parameters[key] = torch.nn.Parameter(values, requires_grad=parameter.requires_grad)
 
 
-def _materialise(module: torch.nn.Module, memory: Memory | None) -> None:
-    """Moves a module's own parameters and buffers from meta to the CPU, with any content."""
+def _materialise(module: torch.nn.Module, dtypes: Mapping[str, torch.dtype], memory: Memory | None) -> None:
+    """Moves a module's own parameters and buffers from meta to the CPU, with any content; parameters in `dtypes`."""
     import torch
 
-    if memory is None:
-        module.to_empty(device="cpu", recurse=False)
-        return
+    empty = torch.empty if memory is None else memory.empty
     for key, parameter in module._parameters.items():
         if parameter is not None:
-            values = memory.empty(parameter.shape, parameter.dtype)
+            values = empty(parameter.shape, dtype=dtypes.get(key, parameter.dtype))
             module._parameters[key] = torch.nn.Parameter(values, requires_grad=parameter.requires_grad)
     for key, buffer in module._buffers.items():
         if buffer is not None:
             module._buffers[key] = torch.empty_like(buffer, device="cpu")
 
 
-def stream_seed(seed: int, name: str) -> int:
-    """The seed of one module's random stream, of 63 bits."""
-    digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1
+def _narrowed(values: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Contiguous `values` rounded to `dtype`, in the first part of their own memory where fewer bytes are needed."""
+    from eulerstack.compiler.streams import pieces
+
+    if dtype.itemsize > values.dtype.itemsize:
+        return values.to(dtype)
+    wide = values.view(-1)
+    narrow = wide.view(dtype)[: wide.numel()]
+    done = 0
+    # A piece is written where numbers lay that are read already.
+    for piece in pieces(wide):
+        narrow[done : done + piece.numel()] = piece.to(dtype)
+        done += piece.numel()
+    return narrow.view(values.shape)

@@ -7,16 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from eulerstack.compiler.compile import used_primitives
 from eulerstack.compiler.cost import count_parameters
-from eulerstack.compiler.initial import build_on_meta
 from eulerstack.compiler.trial import missing_class
 from eulerstack.errors import CompatibilityError, CompileError, Diagnostic, msg
 from eulerstack.ir.types import ModelIR
 from eulerstack.plugins.faults import PLUGIN_ERRORS
 from eulerstack.plugins.manager import get_registry
 from eulerstack.plugins.primitive import Primitive
+
+if TYPE_CHECKING:
+    from eulerstack.hf.models import EulerStackForCausalLM
 
 
 def strangers_of(ir: ModelIR) -> list[Primitive]:
@@ -25,15 +28,14 @@ def strangers_of(ir: ModelIR) -> list[Primitive]:
     return [primitive for primitive in used_primitives(ir) if not registry.is_own(primitive)]
 
 
-def check_parameters(ir: ModelIR) -> None:
-    """Raises a CompatibilityError unless the model has the parameters that it was priced at.
+def check_parameters(ir: ModelIR, model: EulerStackForCausalLM) -> None:
+    """Raises a CompatibilityError unless `model`, which may be on meta, has the parameters that `ir` is priced at.
 
-    Looked at where a third party's primitive is in use; the model is built without memory for its weights.
+    Looked at where a third party's primitive is in use.
     """
     strangers = strangers_of(ir)
     if not strangers:
         return
-    model = build_on_meta(ir)
     tied = set(model.all_tied_weights_keys)
     built = sum(each.numel() for name, each in model.named_parameters() if name not in tied)
     declared = count_parameters(ir)

@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
+from eulerstack.compiler.digests import Digests
 from eulerstack.compiler.progress import report
 from eulerstack.errors import CompileError, Diagnostic, Message, msg
 
@@ -28,8 +30,10 @@ def write_weights(
     expected: Mapping[str, tuple[int, ...]],
     dtype: str | Mapping[str, str],
     max_shard_bytes: int = MAX_SHARD_BYTES,
-) -> None:
+) -> dict[str, str]:
     """Writes `model.safetensors`, or shards with an index when one file would be larger than `max_shard_bytes`.
+
+    Returns the SHA-256 of every safetensors file.
 
     `expected` maps every name to its shape; `dtype` is that of all tensors, or maps every name to its own. Errors:
     CompileError for a tensor that is missing, unknown, given twice or of another shape or dtype.
@@ -38,26 +42,25 @@ def write_weights(
     shards = _plan(expected, dtypes, max_shard_bytes)
     place: dict[str, tuple[Any, int]] = {}
     files: dict[str, list[str]] = {}
-    streams = []
-    try:
+    with ExitStack() as opened:
+        digests = opened.enter_context(Digests())
         for index, names in enumerate(shards, 1):
             alone = len(shards) == 1
             file = "model.safetensors" if alone else f"model-{index:05d}-of-{len(shards):05d}.safetensors"
             files[file] = names
-            stream = (folder / file).open("wb")
-            streams.append(stream)
+            # Unbuffered, because every write is a whole tensor, which `digests` reads back.
+            stream = opened.enter_context((folder / file).open("wb", buffering=0))
             header, offsets = _header({name: expected[name] for name in names}, dtypes)
-            stream.write(header)
+            _write(stream, memoryview(header), 0, digests)
             place.update({name: (stream, offset) for name, offset in offsets.items()})
-        _fill(tensors, place, expected, dtypes)
-    finally:
-        for stream in streams:
-            stream.close()
+        _fill(tensors, place, expected, dtypes, digests)
+        found = digests.result()
     if len(shards) > 1:
         total = sum(_size(shape, dtypes[name]) for name, shape in expected.items())
         weight_map = {name: file for file, names in files.items() for name in names}
         index_data = {"metadata": {"total_size": total}, "weight_map": weight_map}
         (folder / "model.safetensors.index.json").write_text(json.dumps(index_data, indent=2) + "\n", encoding="utf-8")
+    return found
 
 
 def _fill(
@@ -65,6 +68,7 @@ def _fill(
     place: dict[str, tuple[Any, int]],
     expected: Mapping[str, tuple[int, ...]],
     dtypes: Mapping[str, str],
+    digests: Digests,
 ) -> None:
     import torch
 
@@ -85,12 +89,21 @@ def _fill(
                 )
             )
         stream, offset = place.pop(name)
-        stream.seek(offset)
-        stream.write(tensor.detach().contiguous().cpu().reshape(-1).view(torch.uint8).numpy())
+        content = tensor.detach().contiguous().cpu().reshape(-1).view(torch.uint8).numpy()
+        _write(stream, memoryview(content), offset, digests)
         done += _size(expected[name], dtypes[name])
         report(done, total)
     if place:
         raise _unfit(msg("{count} weights are missing, {name} among them", count=len(place), name=next(iter(place))))
+
+
+def _write(stream: BinaryIO, content: memoryview, offset: int, digests: Digests) -> None:
+    """Writes `content` at `offset`; the operating system may take it in parts."""
+    stream.seek(offset)
+    done = 0
+    while done < len(content):
+        done += stream.write(content[done:])
+    digests.written(Path(stream.name), offset, offset + done)
 
 
 def _size(shape: tuple[int, ...], dtype: str) -> int:

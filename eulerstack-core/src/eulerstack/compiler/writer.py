@@ -5,7 +5,6 @@ Weights are written one tensor after another, so memory holds the largest module
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import shutil
@@ -23,6 +22,7 @@ from eulerstack.compiler.compile import (
     used_primitives,
     words_of,
 )
+from eulerstack.compiler.digests import sha256
 from eulerstack.compiler.initial import build_on_meta, iter_initial
 from eulerstack.compiler.output import replacing_directory
 from eulerstack.compiler.promises import check_parameters, named_if_missing
@@ -34,6 +34,8 @@ from eulerstack.plugins.manager import get_registry
 
 if TYPE_CHECKING:
     import torch
+
+    from eulerstack.hf.models import EulerStackForCausalLM
 
 HEADER = """\
 {name}: a language model described by an EulerStack spec.
@@ -61,9 +63,11 @@ def write_huggingface(
     max_shard_bytes: int = MAX_SHARD_BYTES,
 ) -> None:
     """The target `huggingface`: a model directory with random weights. Its contract is `Target`'s."""
-    weights = iter_initial(ir, seed)
+    with named_if_missing(ir):
+        model = build_on_meta(ir)
+    weights = iter_initial(model, seed, ir.model["dtype"])
     words: dict[str, Any] = {"seed": seed, "spec_text": spec_text, "spec_dir": spec_dir}
-    fill_directory(ir, folder, weights, max_shard_bytes=max_shard_bytes, **words)
+    fill_directory(ir, folder, weights, model=model, max_shard_bytes=max_shard_bytes, **words)
 
 
 def write_directory(
@@ -93,6 +97,7 @@ def fill_directory(
     dtypes: Mapping[str, str] | None = None,
     max_shard_bytes: int = MAX_SHARD_BYTES,
     source: str = "random initialisation",
+    model: EulerStackForCausalLM | None = None,
 ) -> None:
     """Writes `tensors` and everything that makes them a model into the empty directory `folder`.
 
@@ -100,7 +105,8 @@ def fill_directory(
     for weights that come from elsewhere the one that `dtypes` says. `extra_files` are copied as they are and win over
     generated ones (an imported tokenizer, a generation config); `special_tokens` are config words such as eos_token_id.
     With `pad_learns` the pad token is named to `generate` alone, because in config.json it would exempt its embedding
-    from training. Weights of more than `max_shard_bytes` are split into several files.
+    from training. Weights of more than `max_shard_bytes` are split into several files. `model` is the model on meta,
+    where the caller has built it.
     Errors: CompileError when a tensor is missing or misshapen, or the pad token has no embedding; CompatibilityError
     when a third party's class is not there, or the model has other parameters than a third party's price says.
     """
@@ -117,9 +123,10 @@ def fill_directory(
         config.pop("pad_token_id", None)
     _write_json(folder / "config.json", {**config, "transformers_version": version("transformers")})
     write_source(ir, folder)
-    check_parameters(ir)
+    model = model or build_on_meta(ir)
+    check_parameters(ir, model)
     (folder / "spec.yml").write_text(print_ir(ir) if spec_text is None else spec_text, encoding="utf-8")
-    write_weights(folder, tensors, expected_weights(ir), dtypes or weight_dtypes(ir), max_shard_bytes)
+    digests = write_weights(folder, tensors, expected_weights(model), dtypes or weight_dtypes(model), max_shard_bytes)
     _write_json(
         folder / "provenance.json",
         {
@@ -127,7 +134,7 @@ def fill_directory(
             "weights": source,
             "seed": seed,
             **origins(ir),
-            "sha256": {file.name: _sha256(file) for file in sorted(folder.iterdir())},
+            "sha256": {file.name: digests.get(file.name) or sha256(file) for file in sorted(folder.iterdir())},
         },
     )
 
@@ -178,32 +185,25 @@ def generation_config(config: dict[str, Any]) -> dict[str, Any]:
     return {"_from_model_config": True, **ids, **cache, "transformers_version": version("transformers")}
 
 
-def expected_weights(ir: ModelIR) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every stored weight; tied ones once."""
-    model = build_on_meta(ir)
+def expected_weights(model: EulerStackForCausalLM) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every stored weight of a model, which may be on meta; tied ones once."""
     tied = set(model.all_tied_weights_keys)
     return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items() if name not in tied}
 
 
-def weight_dtypes(ir: ModelIR) -> dict[str, str]:
-    """The declared dtype of every stored weight."""
+def weight_dtypes(model: EulerStackForCausalLM) -> dict[str, str]:
+    """The declared dtype of every stored weight of a model, which may be on meta."""
     from eulerstack.hf.roles import safe_parameters
 
-    model = build_on_meta(ir)
+    architecture = model.config.architecture
     safe = {
-        f"{prefix}.{name}"
-        for prefix, module in model.named_modules()
-        for name in safe_parameters(module, model.config.architecture)
+        f"{prefix}.{name}" for prefix, module in model.named_modules() for name in safe_parameters(module, architecture)
     }
     # A buffer's own type is part of what it is: tables of whole numbers, sums of small steps.
     own = {name: str(buffer.dtype).removeprefix("torch.") for name, buffer in model.named_buffers()}
-    return {name: "float32" if name in safe else own.get(name, ir.model["dtype"]) for name in expected_weights(ir)}
+    declared = architecture["model"]["dtype"]
+    return {name: "float32" if name in safe else own.get(name, declared) for name in expected_weights(model)}
 
 
 def _write_json(file: Path, data: Any) -> None:
     file.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -68,12 +68,17 @@ def matrix_deviation(role: str, out_features: int, in_features: int, config: Any
     return by_shape.get(scheme, deviation * TRUNCATED_DEVIATION if scheme == "truncated_normal" else deviation)
 
 
+def draws_once(module: nn.Module, config: Any) -> bool:
+    """Whether a module's parameters are drawn, or set, and then left alone."""
+    plain = config.architecture["training_hints"]["init"] == "normal" and not uses_mup(config.architecture)
+    return plain and not hasattr(module, "initialize")
+
+
 def redraw(module: nn.Module, config: Any) -> None:
     """Changes what transformers' normal draw left in a module's matrices to what the architecture asks for."""
-    hints = config.architecture["training_hints"]
-    scheme, mup = hints["init"], uses_mup(config.architecture)
-    if scheme == "normal" and not mup:
+    if draws_once(module, config):
         return
+    scheme, mup = config.architecture["training_hints"]["init"], uses_mup(config.architecture)
     for name, role in getattr(module, "_noted_roles", {}).items():
         parameter = getattr(module, name)
         # Loaded weights stay, and a tied readout is the embedding.

@@ -53,6 +53,7 @@ def convert(
     Errors: CompatibilityError for what the key can't say of this model; CompileError for a directory that can't be
     read, that has the key already, or an output that is there without `force`.
     """
+    from eulerstack.compiler.initial import build_on_meta
     from eulerstack.compiler.writer import expected_weights, weight_dtypes, write_directory
 
     source = Path(dense)
@@ -68,8 +69,8 @@ def convert(
     config, _ = read_config(source)
     report: list[Converted] = []
     with Checkpoint(source) as checkpoint:
-        dtypes = weight_dtypes(changed)
-        tensors = _tensors(checkpoint, expected_weights(ir), replaced, dtypes, report)
+        dtypes = weight_dtypes(build_on_meta(changed))
+        tensors = _tensors(checkpoint, expected_weights(build_on_meta(ir)), replaced, dtypes, report)
         write_directory(
             changed,
             Path(output),
