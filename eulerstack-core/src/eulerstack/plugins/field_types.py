@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import collections.abc
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
 from functools import cache
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+Check = Callable[[Any], bool]
+
 
 def wrong_fields(item: Any) -> Iterator[tuple[str, str, str]]:
     """(field, what it holds, what it should hold) of each field of a dataclass that contradicts its annotation."""
-    hints = _hints(item.__class__)
-    for each in fields(item):
-        value = getattr(item, each.name)
-        if not conforms(value, hints[each.name]):
-            yield each.name, f"{value!r:.80}", str(each.type)
-
-
-@cache
-def _hints(declaration: type) -> dict[str, Any]:
-    return get_type_hints(declaration)
+    for name, check, hint in _checks(item.__class__):
+        value = getattr(item, name)
+        if not check(value):
+            yield name, f"{value!r:.80}", hint
 
 
 def conforms(value: Any, hint: Any) -> bool:
@@ -29,25 +25,43 @@ def conforms(value: Any, hint: Any) -> bool:
 
     A truth value is no number. Of mappings the keys are looked at, of callables nothing.
     """
+    return _check_of(hint)(value)
+
+
+@cache
+def _checks(declaration: type) -> tuple[tuple[str, Check, str], ...]:
+    hints = get_type_hints(declaration)
+    return tuple((each.name, _check_of(hints[each.name]), str(each.type)) for each in fields(declaration))
+
+
+@cache
+def _check_of(hint: Any) -> Check:
+    """The question that an annotation asks, made once: prices are looked at each time that a model is priced."""
     origin, inner = get_origin(hint), get_args(hint)
     if hint is Any:
-        return True
+        return lambda value: True
     if origin in (Union, types.UnionType):
-        return any(conforms(value, each) for each in inner)
+        either = tuple(map(_check_of, inner))
+        return lambda value: any(check(value) for check in either)
     if origin is Literal:
-        return any(value is each or (type(value) is type(each) and value == each) for each in inner)
+        return lambda value: any(value is each or (type(value) is type(each) and value == each) for each in inner)
     if origin is tuple:
-        if not isinstance(value, tuple):
-            return False
         if inner[1:] == (...,):
-            return all(conforms(each, inner[0]) for each in value)
-        return len(value) == len(inner) and all(map(conforms, value, inner))
+            every = _check_of(inner[0])
+            return lambda value: isinstance(value, tuple) and all(map(every, value))
+        parts = tuple(map(_check_of, inner))
+        return lambda value: (
+            isinstance(value, tuple)
+            and len(value) == len(parts)
+            and all(check(each) for check, each in zip(parts, value, strict=True))
+        )
     if origin is collections.abc.Callable:
-        return callable(value)
+        return callable
     if origin is not None and issubclass(origin, Mapping):
-        return isinstance(value, Mapping) and all(conforms(key, inner[0]) for key in value)
+        keys = _check_of(inner[0])
+        return lambda value: isinstance(value, Mapping) and all(map(keys, value))
     if hint is None or hint is type(None):
-        return value is None
+        return lambda value: value is None
     if hint in (int, float):
-        return isinstance(value, hint) and not isinstance(value, bool)
-    return isinstance(value, hint)
+        return lambda value: isinstance(value, hint) and not isinstance(value, bool)
+    return lambda value: isinstance(value, hint)
