@@ -15,7 +15,7 @@ from transformers import DynamicCache, StaticCache  # noqa: E402
 import eulerstack as es  # noqa: E402
 from eulerstack.compiler.cost import model_cost  # noqa: E402
 from eulerstack.errors import CompatibilityError  # noqa: E402
-from eulerstack_mixers.modules import compressed_attention, window_chunks  # noqa: E402
+from eulerstack_mixers.modules import compressed_attention  # noqa: E402
 from eulerstack_mixers.modules.compressed_attention import highest_blocks  # noqa: E402
 from tests.mixers.layers import run_layer, run_reference  # noqa: E402
 from tests.model.mixers.attention import of  # noqa: E402
@@ -250,33 +250,6 @@ def test_rows_of_different_lengths_decode_as_they_would_alone(name: str, kind: t
             kept = mask[row].bool()
             alone = model(ids[row : row + 1, kept], use_cache=False).logits[0]
             torch.testing.assert_close(together[row, kept], alone, atol=1e-7, rtol=0)
-
-
-@pytest.mark.parametrize("name", ["hca", "hca_sinks", "csa_full"])
-@pytest.mark.parametrize("time", [9, 20, 31])
-def test_chunks_of_the_window_change_nothing(name: str, time: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(window_chunks, "LEAST_CHUNK", 1)
-    model = built(VARIANTS[name]).double()
-    ids = tokens(time=time + 7)
-    mask = torch.ones_like(ids)
-    mask[0, :6] = 0
-    mask[1, 4:6] = 0
-    packed = torch.cat((torch.arange(time), torch.arange(7)))[None]
-    results = []
-    for pays in (property(lambda chunks: False), property(lambda chunks: chunks.number > 1)):
-        monkeypatch.setattr(window_chunks.WindowChunks, "pays", pays)
-        model.zero_grad()
-        plain = model(ids, use_cache=False).logits
-        apart = model(ids[:1], position_ids=packed, use_cache=False).logits
-        (plain.square().sum() + apart.square().sum()).backward()
-        gradients = [p.grad.clone() for p in model.parameters() if p.grad is not None]
-        with torch.no_grad():
-            padded = model(ids, attention_mask=mask, use_cache=False).logits[mask.bool()]
-            cache = model(ids[:, :5], use_cache=True).past_key_values
-            continued = model(ids[:, 5:], past_key_values=cache).logits
-        results.append([plain.detach(), apart.detach(), padded, continued, *gradients])
-    for dense, chunked in zip(*results, strict=True):
-        torch.testing.assert_close(chunked, dense, atol=1e-8, rtol=1e-8)
 
 
 def test_weights_that_are_asked_for_are_those_of_all_keys() -> None:

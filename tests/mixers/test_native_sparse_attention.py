@@ -15,7 +15,6 @@ from transformers import DynamicCache, StaticCache  # noqa: E402
 import eulerstack as es  # noqa: E402
 from eulerstack.compiler.cost import model_cost  # noqa: E402
 from eulerstack.errors import CompatibilityError  # noqa: E402
-from eulerstack_mixers.modules import window_chunks  # noqa: E402
 from tests.mixers.layers import run_layer, run_reference  # noqa: E402
 from tests.model.mixers.attention import of  # noqa: E402
 from tests.model.mixers.compressed_attention import HCA  # noqa: E402
@@ -186,32 +185,6 @@ def test_the_forward_and_decoding_over_a_static_cache_compile_into_one_graph(nam
             generated.append(current)
     torch._dynamo.reset()
     assert torch.equal(torch.cat(generated, 1), plain)
-
-
-@pytest.mark.parametrize("name", ["nsa", "nsa_shared", "nsa_biases"])
-@pytest.mark.parametrize("time", [9, 31])
-def test_chunks_of_the_window_change_nothing(name: str, time: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(window_chunks, "LEAST_CHUNK", 1)
-    model = built(VARIANTS[name]).double()
-    ids, packed = tokens(time=time + 7), torch.cat((torch.arange(time), torch.arange(7)))[None]
-    mask = torch.ones_like(ids)
-    mask[0, :6] = 0
-    mask[1, 4:6] = 0
-    results = []
-    for pays in (property(lambda chunks: False), property(lambda chunks: chunks.number > 1)):
-        monkeypatch.setattr(window_chunks.WindowChunks, "pays", pays)
-        model.zero_grad()
-        plain = model(ids, use_cache=False).logits
-        apart = model(ids[:1], position_ids=packed, use_cache=False).logits
-        (plain.square().sum() + apart.square().sum()).backward()
-        gradients = [parameter.grad.clone() for parameter in model.parameters()]
-        with torch.no_grad():
-            padded = model(ids, attention_mask=mask, use_cache=False).logits[mask.bool()]
-            cache = model(ids[:, :5], use_cache=True).past_key_values
-            continued = model(ids[:, 5:], past_key_values=cache).logits
-        results.append([plain.detach(), apart.detach(), padded, continued, *gradients])
-    for dense, chunked in zip(*results, strict=True):
-        torch.testing.assert_close(chunked, dense, atol=1e-8, rtol=1e-8)
 
 
 def test_importance_is_float32_below_it() -> None:
