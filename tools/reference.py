@@ -24,6 +24,7 @@ def pages() -> dict[Path, str]:
         reference / "cli.md": cli.page(),
         ROOT / "README.md": runtime.readme(ROOT / "README.md"),
         ROOT / "docs" / "life-of-a-spec.md": life.page(),
+        ROOT / "docs" / "images" / "life-of-a-spec.svg": life.picture(),
         ROOT / "docs" / "decisions" / "index.md": decisions.page(ROOT / "docs" / "decisions"),
         ROOT / "docs" / "writing-a-plugin.md": includes.page(ROOT / "docs" / "writing-a-plugin.md", ROOT),
     }

@@ -1,4 +1,7 @@
-"""What the docs' site does beyond MkDocs: results of benchmarks become pages, links to sources become plain text.
+"""What the docs' site does beyond MkDocs.
+
+Results of benchmarks become pages, links to sources become plain text, tutorials link to their other language, Korean
+headings have names of their own, and a Korean letter in what a terminal prints is as wide as two Latin ones.
 
 MkDocs knows this file as a hook (mkdocs.yml); `make site` builds.
 """
@@ -13,6 +16,17 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = "benchmarks/results"
 LINK = re.compile(r"\[([^\]]*)\]\((\.\./[^)\s]*)\)")
+OTHERS = {"en": ("ko", "한국어로 읽기"), "ko": ("en", "Read in English")}
+PRE = re.compile(r"<pre\b.*?</pre>", re.DOTALL)
+WIDE = re.compile(r"[\u1100-\u115f\u2e80-\ua4cf\uac00-\ud7a3\uf900-\ufaff\ufe30-\ufe6f\uff00-\uff60]+")
+
+
+def on_config(config: Any) -> Any:
+    """Headings in any script become anchors; those of Latin letters are as they were."""
+    from markdown.extensions.toc import slugify_unicode
+
+    config.mdx_configs["toc"] = {**config.mdx_configs.get("toc", {}), "slugify": slugify_unicode}
+    return config
 
 
 def on_files(files: Any, config: Any) -> Any:
@@ -25,7 +39,18 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
-    """Turns links that lead out of docs/ to the page that stands for their target, or to nothing."""
+    """Turns links that lead out of docs/ to the page that stands for their target, or to nothing.
+
+    The front page, which has no neighbours, has their room; a tutorial begins with a link to its other language.
+    """
+    if page.file.src_uri == "index.md":
+        page.meta["hide"] = ["navigation"]
+    language = _language(page)
+    if page.file.src_uri.startswith("tutorials/"):
+        title, _, rest = markdown.partition("\n")
+        other, words = OTHERS[language]
+        target = _to(page, page.file.src_uri.replace(f"/{language}/", f"/{other}/", 1))
+        markdown = f"{title}\n\n[{words}]({target})\n{rest}"
     here = f"docs/{page.file.src_uri}" if not page.file.src_uri.startswith(RESULTS) else page.file.src_uri
 
     def kept(found: re.Match[str]) -> str:
@@ -38,6 +63,25 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
         return found[1]
 
     return LINK.sub(kept, markdown)
+
+
+def on_page_content(html: str, page: Any, config: Any, files: Any) -> str:
+    """Gives runs of wide letters in blocks of code the room of their columns, whatever font the reader has."""
+
+    def wide(found: re.Match[str]) -> str:
+        return f'<span class="wide" style="width:{2 * len(found[0])}ch">{found[0]}</span>'
+
+    return PRE.sub(lambda block: WIDE.sub(wide, block[0]), html)
+
+
+def on_post_page(output: str, page: Any, config: Any) -> str:
+    """Names the language of a page that is not in English."""
+    return output.replace('<html lang="en"', f'<html lang="{_language(page)}"', 1)
+
+
+def _language(page: Any) -> str:
+    found = re.match(r"tutorials/(\w+)/", page.file.src_uri)
+    return found[1] if found else "en"
 
 
 def _to(page: Any, target: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import sys
 import types
 from collections.abc import Callable, Iterator
@@ -41,8 +42,8 @@ def life() -> Iterator[Any]:
 def test_every_hook_is_in_the_picture_and_nothing_else(life: Any) -> None:
     named = {hook for stage in life.STAGES for hook in stage.hooks}
     assert named | set(life.EVERYWHERE) == HOOKS
-    drawn = life.diagram()
-    assert all(f"eulerstack_{hook}" in drawn for hook in HOOKS)
+    drawn = set(re.findall(r"\w+", life.picture()))
+    assert drawn >= HOOKS
     assert len({stage.key for stage in life.STAGES}) == len(life.STAGES)
 
 

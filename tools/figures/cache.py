@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from math import log2
+from collections.abc import Callable
 
 import eulerstack as es
 from eulerstack.compiler.cost import model_cost
-from tools.figures.drawing import curve, label, picture
+from tools.figures.chart import chart
 
 MIXERS = {
     "attention": {"type": "attention", "attention": {}},
@@ -15,9 +15,17 @@ MIXERS = {
     "RetNet": {"type": "retnet"},
     "Mamba-2": {"type": "mamba", "mamba": {"variant": "mamba2"}},
 }
+KOREAN = {
+    "attention": "attention",
+    "attention, window 1024": "attention, 윈도 1024",
+    "MLA, latent 256": "MLA, latent 256",
+    "RetNet": "RetNet",
+    "Mamba-2": "Mamba-2",
+    "tokens of context": "컨텍스트의 토큰 수",
+    "Cache of one layer against the context": "컨텍스트에 따른 레이어 하나의 캐시",
+}
 CONTEXTS = [2**power for power in range(8, 18)]
-LEFT, TOP, WIDTH, HEIGHT = 84, 24, 420, 220
-LOWEST, HIGHEST = 17.0, 29.0
+SIZES = {2.0**17: "128 KiB", 2.0**20: "1 MiB", 2.0**23: "8 MiB", 2.0**26: "64 MiB", 2.0**29: "512 MiB"}
 
 
 def spec(mixer: dict[str, object]) -> dict[str, object]:
@@ -33,30 +41,11 @@ def spec(mixer: dict[str, object]) -> dict[str, object]:
     }
 
 
-def svg() -> str:
-    """The drawing; both axes are logarithmic."""
-    parts = []
-    for power, name in ((17, "128 KiB"), (20, "1 MiB"), (23, "8 MiB"), (26, "64 MiB"), (29, "512 MiB")):
-        y = _height(2.0**power)
-        parts.append(label(LEFT - 8, y + 4, name, small=True, anchor="end"))
-        parts.append(f'<path class="line" stroke-opacity="0.25" d="M{LEFT} {y:.1f} h{WIDTH}"/>')
-    for context in CONTEXTS[::3]:
-        parts.append(label(_across(context), TOP + HEIGHT + 20, f"{context:,}", small=True, anchor="middle"))
-    parts.append(label(LEFT + WIDTH / 2, TOP + HEIGHT + 40, "tokens of context", small=True, anchor="middle"))
-    for colour, (name, mixer) in enumerate(MIXERS.items()):
+def svg(say: Callable[[str], str]) -> str:
+    """The drawing; `say` gives its words in the reader's language."""
+    lines = {}
+    for name, mixer in MIXERS.items():
         cost = model_cost(es.normalize_to_ir(spec(mixer)))
-        points = [(_across(context), _height(cost.cache_bytes(context))) for context in CONTEXTS]
-        parts.append(curve(points, colour))
-        parts.append(
-            curve([(LEFT + WIDTH + 16, TOP + 10 + 22 * colour), (LEFT + WIDTH + 40, TOP + 10 + 22 * colour)], colour)
-        )
-        parts.append(label(LEFT + WIDTH + 48, TOP + 14 + 22 * colour, name, small=True))
-    return picture(LEFT + WIDTH + 200, TOP + HEIGHT + 56, "Cache of one layer against the context", parts)
-
-
-def _across(context: int) -> float:
-    return LEFT + WIDTH * (log2(context) - 8) / 9
-
-
-def _height(size: float) -> float:
-    return TOP + HEIGHT * (1 - (log2(size) - LOWEST) / (HIGHEST - LOWEST))
+        lines[say(name)] = [(context, cost.cache_bytes(context)) for context in CONTEXTS]
+    marks = {context: f"{context:,}" for context in CONTEXTS[::3]}
+    return chart(say("Cache of one layer against the context"), say("tokens of context"), lines, marks, SIZES)

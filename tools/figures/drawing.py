@@ -7,13 +7,14 @@ from html import escape
 
 STYLE = """
   text { font: 13px system-ui, sans-serif; fill: #1f2430 }
-  .small { font-size: 11px; fill: #5b6270 }
+  .small { font-size: 12px; fill: #5b6270 } .accent { font-size: 12px; fill: #1f7a52 }
   .card { fill: #ffffff } .box { fill: #eef1fb; stroke: #5468c4 } .line { stroke: #5b6270; fill: none }
   .c0 { fill: #5468c4 } .c1 { fill: #d9822b } .c2 { fill: #3d9970 } .c3 { fill: #b04a8f } .c4 { fill: #7a7f8c }
   .l0 { stroke: #5468c4 } .l1 { stroke: #d9822b } .l2 { stroke: #3d9970 } .l3 { stroke: #b04a8f }
-  .l4 { stroke: #7a7f8c } .curve { fill: none; stroke-width: 2 }
+  .l4 { stroke: #7a7f8c } .l5 { stroke: #2b9eb3 } .l6 { stroke: #a3452f } .curve { fill: none; stroke-width: 2 }
   @media (prefers-color-scheme: dark) {
-    text { fill: #e6e8ee } .small { fill: #a9afbd } .card { fill: #1e2029 } .box { fill: #2a2f45 }
+    text { fill: #e6e8ee } .small { fill: #a9afbd } .accent { fill: #7fd1a8 }
+    .card { fill: #1e2029 } .box { fill: #2a2f45 }
   }
 """
 
@@ -21,7 +22,8 @@ STYLE = """
 def picture(width: int, height: int, title: str, parts: Sequence[str]) -> str:
     """A whole drawing on a card of its own."""
     inner = "\n".join(f"  {part}" for part in parts)
-    words = f'viewBox="0 0 {width} {height}" role="img" aria-label="{escape(title)}"'
+    size = f'width="{width}" height="{height}" viewBox="0 0 {width} {height}"'
+    words = f'{size} role="img" aria-label="{escape(title)}"'
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" {words}>\n'
         f"  <style>{STYLE}  </style>\n"
@@ -29,18 +31,24 @@ def picture(width: int, height: int, title: str, parts: Sequence[str]) -> str:
     )
 
 
-def box(x: float, y: float, width: float, height: float, *lines: str, kind: str = "box") -> str:
-    """A box with lines of text in its middle; those after the first are small."""
-    made = [f'<rect class="{kind}" x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}" rx="6"/>']
-    top = y + height / 2 - 8 * (len(lines) - 1) + 4
-    for index, line in enumerate(lines):
-        made.append(label(x + width / 2, top + 16 * index, line, small=index > 0, anchor="middle"))
+def box(x: float, y: float, width: float, height: float, *lines: str, accent: str = "") -> str:
+    """A box with lines of text in its middle: those after the first are small, `accent` comes last and in colour."""
+    made = [f'<rect class="box" x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}" rx="6"/>']
+    texts = [*lines, *([accent] if accent else [])]
+    top = y + height / 2 - 8 * (len(texts) - 1) + 4
+    for index, line in enumerate(texts):
+        kind = "accent" if index == len(lines) else "small" if index else ""
+        made.append(_text(x + width / 2, top + 16 * index, line, kind, "middle"))
     return "".join(made)
 
 
 def label(x: float, y: float, text: str, small: bool = False, anchor: str = "start") -> str:
     """A line of text."""
-    kind = ' class="small"' if small else ""
+    return _text(x, y, text, "small" if small else "", anchor)
+
+
+def _text(x: float, y: float, text: str, kind: str, anchor: str) -> str:
+    kind = f' class="{kind}"' if kind else ""
     return f'<text{kind} x="{x:g}" y="{y:g}" text-anchor="{anchor}">{escape(text)}</text>'
 
 

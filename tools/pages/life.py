@@ -1,4 +1,4 @@
-"""docs/life-of-a-spec.md: the stages that a spec goes through, and what each asks of plugins, as a diagram.
+"""docs/life-of-a-spec.md: the stages that a spec goes through, and what each asks of plugins, drawn.
 
 `STAGES` is held against the hook specs, the declarations' fields and a run that notes who is asked when by
 tests/plugins/test_life_of_a_spec.py.
@@ -7,6 +7,9 @@ tests/plugins/test_life_of_a_spec.py.
 from __future__ import annotations
 
 import dataclasses
+import textwrap
+
+from figures import drawing
 
 from pages.markdown import GENERATED, join, table
 
@@ -73,12 +76,19 @@ STAGES = (
 )  # fmt: skip
 # Read whenever a sentence is printed, in whichever stage.
 EVERYWHERE = ("messages",)
+# Looked at, while what is built comes from the IR.
+LOOKS = ("report", "explain")
+OTHERS = "another program's checkpoint"
+# The drawing's two columns with their widths, its rows, the boxes' height, and how much lower those of ends are.
+SIDE, MIDDLE, STEP, HEIGHT, LOW = 16, 320, 104, 80, 22
+WIDTHS = {SIDE: 260, MIDDLE: 380}
 
 INTRODUCTION = """\
 # The life of a spec
 
-A spec goes down the middle. Beside it stands what plugins hand out, by the hook that hands it out: declarations, which
-every stage reads without importing torch. Only the last one imports classes. Each hook is asked once, when plugins are
+A spec goes from top to bottom, to the left go what is only looked at and other programs' models. In colour stands what
+plugins hand out, by the hook that hands it out: declarations, which every stage reads without importing torch. Only
+the last one imports classes. Each hook is asked once, when plugins are
 loaded, but for `eulerstack_importers`, which is asked when a checkpoint is. [Hooks](reference/hooks.md) describes them
 all."""
 
@@ -98,7 +108,7 @@ def page() -> str:
     return join(
         GENERATED,
         INTRODUCTION,
-        diagram(),
+        "![From the text to a model directory, and who is asked in which stage](images/life-of-a-spec.svg)",
         "## Stage by stage",
         "Of functions that several stages ask, the table names the first.",
         table(["stage", "makes", "by", "reads the declarations of", "asks first"], rows),
@@ -112,24 +122,52 @@ def read_by(stage: Stage) -> list[str]:
     return primitives + [f"`eulerstack_{hook}`" for hook in stage.hooks if hook not in KINDS]
 
 
-def diagram() -> str:
-    """The picture, in mermaid."""
-    main = [stage for stage in STAGES if stage.path == "main"]
-    lines = ["```mermaid", "flowchart TD", '    text(["spec.yml"])']
-    lines += [f'    {stage.key}["{stage.title}<br/><i>{stage.makes}</i>"]' for stage in STAGES]
-    lines += ['    directory(["model directory"])', '    checkpoint(["another program\'s checkpoint"])']
-    # Reports and prices are looked at; what is built comes from the IR.
-    looks = ("report", "explain")
-    way = [stage.key for stage in main if stage.key not in looks]
-    lines.append("    text --> " + " --> ".join([*way, "directory"]))
-    lines += [f"    normalise --> {key}" for key in looks]
-    lines += ["    checkpoint --> import --> text", "    directory --> export --> checkpoint"]
-    primitives = '    primitives[/"' + "<br/>".join(f"eulerstack_{kind}" for kind in KINDS) + '"/]'
-    lines.append(primitives)
-    lines += [f"    primitives -.-> {stage.key}" for stage in STAGES if set(KINDS) <= set(stage.hooks)]
-    others = dict.fromkeys(hook for stage in STAGES for hook in stage.hooks if hook not in KINDS)
-    for hook in others:
-        lines.append(f'    {hook}[/"eulerstack_{hook}"/]')
-        lines += [f"    {hook} -.-> {stage.key}" for stage in STAGES if hook in stage.hooks]
-    lines += [f'    {hook}[/"eulerstack_{hook}"/] -.- everywhere(["every sentence printed"])' for hook in EVERYWHERE]
-    return "\n".join([*lines, "```"])
+def picture() -> str:
+    """docs/images/life-of-a-spec.svg: the way from top to bottom; beside it what is only looked at, and importers."""
+    main = [stage for stage in STAGES if stage.path == "main" and stage.key not in LOOKS]
+    last = len(main) + 2
+    looks = 2 + [stage.key for stage in main].index("normalise")
+    beside = {stage.key: stage for stage in STAGES if stage not in main}
+    parts = [_end(MIDDLE, 1, "spec.yml"), *(_box(MIDDLE, row, stage) for row, stage in enumerate(main, 2))]
+    parts += [_end(MIDDLE, last, "model directory"), _end(SIDE, 0, OTHERS), _box(SIDE, 1, beside["import"])]
+    parts += [_box(SIDE, row, beside[key]) for row, key in enumerate(LOOKS, looks)]
+    parts += [_box(SIDE, last, beside["export"]), _end(SIDE, last + 1, OTHERS)]
+    # An end's box is lower by LOW on both sides.
+    down = [(MIDDLE, row, LOW * (row == 1), LOW * (row == last - 1)) for row in range(1, last)]
+    for x, row, up, by in [*down, (SIDE, 0, LOW, 0), (SIDE, last, 0, LOW)]:
+        middle = x + WIDTHS[x] / 2
+        parts.append(drawing.arrow(middle, _top(row) + HEIGHT + 2 - up, middle, _top(row + 1) - 4 + by))
+    edge, bend = SIDE + WIDTHS[SIDE], (SIDE + WIDTHS[SIDE] + MIDDLE) / 2
+    parts.append(drawing.arrow(edge + 2, _middle(1), MIDDLE - 4, _middle(1)))
+    parts += [drawing.arrow(MIDDLE - 2, _middle(row), edge + 4, _middle(row)) for row in (looks, last)]
+    parts.append(f'<path class="line" d="M{bend:g} {_middle(looks):g} V{_middle(looks + 1):g}"/>')
+    parts.append(drawing.arrow(bend, _middle(looks + 1), edge + 4, _middle(looks + 1)))
+    legend = [
+        "In colour: the hooks whose declarations a stage reads, without their eulerstack_ in front.",
+        f"primitives: {', '.join(KINDS)}",
+        *(f"{hook}: read wherever a sentence is printed" for hook in EVERYWHERE),
+    ]
+    end = _top(last + 2) + 8
+    parts += [drawing.label(SIDE, end + 20 * index, line, small=True) for index, line in enumerate(legend)]
+    return drawing.picture(MIDDLE + WIDTHS[MIDDLE] + 16, int(end + 20 * len(legend)), "The life of a spec", parts)
+
+
+def _top(row: int) -> float:
+    return STEP * row + 16
+
+
+def _middle(row: int) -> float:
+    return _top(row) + HEIGHT / 2
+
+
+def _end(x: float, row: int, name: str) -> str:
+    """Where a way begins or ends."""
+    return drawing.box(x, _top(row) + LOW, WIDTHS[x], HEIGHT - 2 * LOW, name)
+
+
+def _box(x: float, row: int, stage: Stage) -> str:
+    """A stage: what it is called, what it makes, and in colour whose declarations it reads."""
+    primitives = ["primitives"] if set(KINDS) <= set(stage.hooks) else []
+    read = " · ".join([*primitives, *(hook for hook in stage.hooks if hook not in KINDS)])
+    makes = textwrap.wrap(stage.makes, WIDTHS[x] // 7)
+    return drawing.box(x, _top(row), WIDTHS[x], HEIGHT, stage.title, *makes, accent=read)
