@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from eulerstack import i18n
 from eulerstack.cli import terminal
-from eulerstack.cli.preset_picture import folded
+from eulerstack.cli.preset_picture import folded, in_language, taught
 from eulerstack.cli.terminal import cells
 from eulerstack.i18n import LANGUAGES
 from eulerstack.plugins import PresetFolder, hookimpl
@@ -96,6 +97,19 @@ def test_a_preset_is_explained_by_its_header_a_picture_and_its_figures(run: Run)
     assert "┌ 0  attention · gated_mlp" in out and "depth_gating 0.125" in out and "11 times, up to layer 21" in out
     assert "1.10B (1,100,070,912)" in out and "676.14M" in out
     assert "eulerstack presets show arch_advanced_mod --yaml" in out
+
+
+@pytest.mark.parametrize(("language", "between"), [("en", ". "), ("ko", ". "), ("zh", "。"), ("ja", "。")])
+def test_sentences_are_joined_as_their_script_joins_them(language: str, between: str) -> None:
+    headers = [preset.header for preset in presets() if preset.header.touched]
+    assert headers
+    i18n.activate(language)
+    for header in headers:
+        lesson = in_language(header.lesson)
+        second = taught(header).removeprefix(lesson)
+        assert f"{lesson[-1:]}{second}".startswith(between) and not second.startswith("  ")
+        assert "。 " not in taught(header)
+    i18n.activate(None)
 
 
 @pytest.mark.parametrize("preset", presets(), ids=lambda preset: preset.name)

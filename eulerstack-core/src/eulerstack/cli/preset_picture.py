@@ -68,7 +68,9 @@ def taught(header: Header) -> str:
         return text
     total, active = header.touched
     sentence = _("Of {total} parameters a token touches {active}.").format(total=total, active=active)
-    return f"{text} {sentence}".strip()
+    # A full stop of full width brings its own space.
+    between = "" if text.endswith("。") else " "
+    return f"{text}{between}{sentence}".strip()
 
 
 def tier_of(header: Header) -> str:
