@@ -125,6 +125,20 @@ def test_every_kind_of_trouble_is_named_with_what_to_do(run: Run, install: Insta
     assert "in deep" in run("plugins", "doctor", "--traceback").out
 
 
+@pytest.mark.torch
+def test_what_a_plugin_that_is_switched_off_lacks_is_a_remark_and_no_problem(
+    run: Run, install: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install("needy", working("needy"), metadata="Requires-Dist: no-such-package>=2\n")
+    assert run("plugins", "doctor").code == 1
+    monkeypatch.setenv("EULERSTACK_DISABLE_PLUGINS", "needy")
+    reset_registry()
+    outcome = run("plugins", "doctor", "--json")
+    needy = plugins_of(outcome.out)["needy"]
+    assert outcome.code == 0 and needy["state"] == "disabled" and needy["problems"] == []
+    assert any("no-such-package>=2" in note for note in needy["notes"])
+
+
 def test_presets_that_nobody_can_reach_are_named(run: Run, install: Install, tmp_path: Path) -> None:
     hooks = (
         "from eulerstack.plugins import PresetFolder, hookimpl\n"

@@ -121,6 +121,17 @@ def test_a_faulty_plugin_is_set_aside_and_the_others_work(name: str) -> None:
     assert registry.targets() == Registry([]).targets()
 
 
+@pytest.mark.parametrize(
+    ("hook", "near"),
+    [("eulerstack_mixer", "eulerstack_mixers"), ("mixers", "eulerstack_mixers"), ("eulerstack_zebra", None)],
+)
+def test_a_misspelt_hook_is_met_with_the_nearest_that_there_is(hook: str, near: str | None) -> None:
+    misspelt = types.ModuleType("toy")
+    setattr(misspelt, hook, hookimpl(lambda: [primitive("vendor.acme.x")]))
+    (faulty,) = Registry([source("aaa-faulty", misspelt)]).faults()
+    assert hook in faulty.error.render() and dict(faulty.error.values).get("near") == near
+
+
 def test_an_unmarked_hook_is_a_fault_and_not_silence() -> None:
     module = types.ModuleType("unmarked")
     module.eulerstack_mixers = lambda: [primitive("vendor.acme.x")]  # type: ignore[attr-defined]

@@ -93,7 +93,12 @@ def examine() -> Examination:
     for primitive in registry.primitives():
         _try(by_record[id(registry.record_of(primitive))], primitive)
     for each in plugins:
-        each.problems += _unmet(each.record.package)
+        unmet = list(_unmet(each.record.package))
+        # What a plugin that is switched off lacks hinders nobody, but is worth knowing before it is switched on again.
+        if each.record.state == "disabled":
+            each.notes += [problem.what for problem in unmet]
+        else:
+            each.problems += unmet
     _look_for_presets(registry, by_record)
     problems = [Problem(message) for message in registry.warnings()]
     problems += [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import Any
 
 import pluggy
@@ -56,6 +57,7 @@ ON_DEMAND = ("eulerstack_importers",)
 NEEDED = {"mixer": "cache", "residual": "norm_slots", "memory": "cache"}
 # No plugin has as many declarations; an iterator that never ends does.
 MOST_ITEMS = 10_000
+PREFIX = "eulerstack_"
 CLASS_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
 
@@ -95,9 +97,9 @@ def register(manager: pluggy.PluginManager, plugin: object, identity: str) -> No
     try:
         manager.register(plugin, name=identity)
         callers = manager.get_hookcallers(plugin) or []
-        unknown = [caller.name for caller in callers if not caller.has_spec()]
+        unknown = sorted(caller.name for caller in callers if not caller.has_spec())
         if unknown:
-            raise PluginFault(msg("there is no hook called {hook}", hook=", ".join(sorted(unknown))))
+            raise PluginFault(_no_such_hook(unknown))
         implemented = {caller.name for caller in callers}
         unmarked = [
             hook for hook in hookspecs.HOOKS if hook not in implemented and callable(getattr(plugin, hook, None))
@@ -110,6 +112,17 @@ def register(manager: pluggy.PluginManager, plugin: object, identity: str) -> No
         if manager.is_registered(plugin):
             manager.unregister(plugin)
         raise
+
+
+def _no_such_hook(unknown: list[str]) -> Message:
+    """That there are no hooks of these names, and the names that were probably meant.
+
+    Names are compared without the prefix that all hooks share, which would make any two of them look alike.
+    """
+    what = msg("there is no hook called {hook}", hook=", ".join(unknown))
+    known = {hook.removeprefix(PREFIX): hook for hook in hookspecs.HOOKS}
+    near = [known[match] for name in unknown for match in get_close_matches(name.removeprefix(PREFIX), known, n=1)]
+    return msg("{what}; did you mean {near}?", what=what, near=", ".join(near)) if near else what
 
 
 def collect(manager: pluggy.PluginManager, plugin: object, on_demand: bool = False) -> Contribution:
