@@ -9,7 +9,7 @@ import torch
 from transformers import GptOssConfig
 from transformers.models.gpt_oss.modeling_gpt_oss import GptOssAttention, GptOssRotaryEmbedding
 
-from eulerstack_mixers.modules.attention import eager_attention
+from eulerstack_mixers.modules.attention_calls import eager_attention
 from eulerstack_mixers.modules.attention_sinks import AttentionSinks
 from tests.mixers.layers import run_layer
 from tests.model.mixers.attention import of

@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from eulerstack.hf.attention_base import AttentionBase
 from eulerstack.hf.cache import layer_dilation, sliding_layer_window
 from eulerstack.hf.tables import ByName
+from eulerstack_mixers.modules.attention_calls import attend
 from eulerstack_mixers.modules.attention_sinks import AttentionSinks
 from eulerstack_mixers.modules.norms import RMSNorm
 from eulerstack_mixers.modules.positions_rope import apply_rotary
@@ -24,44 +24,6 @@ from eulerstack_mixers.modules.positions_rope import apply_rotary
 OPTIONS: ByName = {
     "attention_sinks": AttentionSinks,
 }
-
-
-def eager_attention(
-    module: nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    scaling: float,
-    dropout: float = 0.0,
-    softcap: float | None = None,
-    s_aux: torch.Tensor | None = None,
-    **kwargs: Any,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Attention written out.
-
-    Shapes: query (batch, n_heads, time, head_dim); key, value (batch, n_kv_heads, context, head_dim); `s_aux`, the
-    logit of each head's sink, (n_heads) or one that expands to (batch, n_heads, time, 1) ->
-    output (batch, time, n_heads, head_dim) and weights (batch, n_heads, time, context).
-    """
-    groups = query.shape[1] // key.shape[1]
-    if groups > 1:
-        key = key.repeat_interleave(groups, dim=1)
-        value = value.repeat_interleave(groups, dim=1)
-    scores = torch.matmul(query, key.transpose(2, 3)) * scaling
-    if softcap is not None:
-        scores = softcap * torch.tanh(scores / softcap)
-    if attention_mask is not None:
-        scores = scores + attention_mask
-    precise = torch.promote_types(scores.dtype, torch.float32)
-    if s_aux is not None:
-        sinks = s_aux.view(1, -1, 1, 1) if s_aux.ndim == 1 else s_aux
-        scores = torch.cat((scores.to(precise), sinks.to(precise).expand(*scores.shape[:-1], 1)), dim=-1)
-    weights = nn.functional.softmax(scores, dim=-1, dtype=precise).to(query.dtype)
-    if s_aux is not None:
-        weights = weights[..., :-1]
-    weights = nn.functional.dropout(weights, p=dropout, training=module.training)
-    return torch.matmul(weights, value).transpose(1, 2).contiguous(), weights
 
 
 def checked_window(config: Any, params: dict[str, Any], layer_idx: int) -> int | None:
@@ -136,12 +98,11 @@ class Attention(AttentionBase):
         if past_key_values is not None:
             key, value = past_key_values.update(key, value, self.layer_idx)
 
-        attention_interface = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention)
         if self.softcap is not None:
             kwargs["softcap"] = self.softcap
         if self.sinks is not None:
             kwargs["s_aux"] = self.sinks(query)
-        attention_output, attention_weights = attention_interface(
+        attention_output, attention_weights = attend(
             self,
             query,
             key,

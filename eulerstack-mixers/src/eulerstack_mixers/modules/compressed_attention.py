@@ -21,7 +21,8 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from eulerstack.hf.attention_base import AttentionBase
 from eulerstack.hf.tables import ByName
-from eulerstack_mixers.modules.attention import OPTIONS, eager_attention
+from eulerstack_mixers.modules.attention import OPTIONS
+from eulerstack_mixers.modules.attention_calls import eager_attention
 from eulerstack_mixers.modules.block_compressor import BlockCompressor, rotate_last
 from eulerstack_mixers.modules.indexer_loss import indexer_divergence, weights_on_blocks
 from eulerstack_mixers.modules.norms import RMSNorm

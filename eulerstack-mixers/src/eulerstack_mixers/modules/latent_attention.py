@@ -15,11 +15,11 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from eulerstack.hf.attention_base import AttentionBase
 from eulerstack.hf.matrices import matrix_of
-from eulerstack_mixers.modules.attention import OPTIONS, checked_window, eager_attention
+from eulerstack_mixers.modules.attention import OPTIONS, checked_window
+from eulerstack_mixers.modules.attention_calls import attend
 from eulerstack_mixers.modules.norms import RMSNorm
 from eulerstack_mixers.modules.positions_rope import apply_rotary
 
@@ -102,8 +102,7 @@ class LatentAttention(AttentionBase):
         if sinks is not None:
             kwargs["s_aux"] = sinks
 
-        attention_interface = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention)
-        attention_output, attention_weights = attention_interface(
+        attention_output, attention_weights = attend(
             self,
             query,
             key,

@@ -17,7 +17,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from eulerstack.hf.attention_base import AttentionBase
 from eulerstack.hf.initial_weights import uses_mup
 from eulerstack.hf.matrices import matrix_of
-from eulerstack_mixers.modules.attention import eager_attention
+from eulerstack_mixers.modules.attention_calls import eager_attention
 from eulerstack_mixers.modules.norms import RMSNorm
 
 

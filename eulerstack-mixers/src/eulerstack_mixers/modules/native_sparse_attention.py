@@ -20,7 +20,7 @@ from torch import nn
 from transformers import initialization
 
 from eulerstack.hf.tables import ByName
-from eulerstack_mixers.modules.attention import eager_attention
+from eulerstack_mixers.modules.attention_calls import eager_attention
 from eulerstack_mixers.modules.compressed_attention import highest_blocks
 from eulerstack_mixers.modules.positions_rope import RotaryEmbedding, apply_rotary
 from eulerstack_mixers.modules.token_blocks import BlockLayout, TokenRows
