@@ -1,7 +1,8 @@
 """What the docs' site does beyond MkDocs.
 
 Results of benchmarks become pages, links to sources become plain text, tutorials link to their other language, Korean
-headings have names of their own, and a Korean letter in what a terminal prints is as wide as two Latin ones.
+headings have names of their own, a Korean letter in what a terminal prints is as wide as two Latin ones, and the button
+that copies such a block copies what is typed in it.
 
 MkDocs knows this file as a hook (mkdocs.yml); `make site` builds.
 """
@@ -9,6 +10,7 @@ MkDocs knows this file as a hook (mkdocs.yml); `make site` builds.
 from __future__ import annotations
 
 import re
+from html import escape, unescape
 from pathlib import Path
 from posixpath import normpath, relpath
 from typing import Any
@@ -17,6 +19,8 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = "benchmarks/results"
 LINK = re.compile(r"\[([^\]]*)\]\((\.\./[^)\s]*)\)")
 OTHERS = {"en": ("ko", "한국어로 읽기"), "ko": ("en", "Read in English")}
+CONSOLE = re.compile(r'<div class="language-console highlight">(?=(.*?</pre>))', re.DOTALL)
+TYPED = re.compile(r"^\$ ((?:.*\\\n)*.*?)(?:\s+# exit \d+)?$", re.MULTILINE)
 PRE = re.compile(r"<pre\b.*?</pre>", re.DOTALL)
 WIDE = re.compile(r"[\u1100-\u115f\u2e80-\ua4cf\uac00-\ud7a3\uf900-\ufaff\ufe30-\ufe6f\uff00-\uff60]+")
 
@@ -66,12 +70,19 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
 
 
 def on_page_content(html: str, page: Any, config: Any, files: Any) -> str:
-    """Gives runs of wide letters in blocks of code the room of their columns, whatever font the reader has."""
+    """Gives runs of wide letters in blocks of code the room of their columns, whatever font the reader has.
+
+    Of a console's block the theme's button copies the commands, which stand in `data-copy`, and not what they print.
+    """
 
     def wide(found: re.Match[str]) -> str:
         return f'<span class="wide" style="width:{2 * len(found[0])}ch">{found[0]}</span>'
 
-    return PRE.sub(lambda block: WIDE.sub(wide, block[0]), html)
+    def typed(found: re.Match[str]) -> str:
+        commands = "\n".join(TYPED.findall(unescape(re.sub(r"<[^>]*>", "", found[1]))))
+        return f'{found[0][:-1]} data-copy="{escape(commands)}">'
+
+    return CONSOLE.sub(typed, PRE.sub(lambda block: WIDE.sub(wide, block[0]), html))
 
 
 def on_post_page(output: str, page: Any, config: Any) -> str:

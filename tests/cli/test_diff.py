@@ -43,6 +43,15 @@ def test_a_difference_is_told_with_its_price_and_exit_code_3(run: Run, spec: Pat
     assert run("diff", spec).code == 2 == run("diff").code
 
 
+def test_lists_that_begin_alike_are_told_by_their_lengths(run: Run, tmp_path: Path) -> None:
+    start, _, end = SPEC.partition("  - { template: global, repeat: 2 }\n")
+    for kind in ("discrete", "ode_rk4"):
+        stage = f"  - integrator: {{ type: {kind}, steps: 3, body: global, output: token }}\n"
+        (tmp_path / f"{kind}.yml").write_text(start + stage + end)
+    lines = run("diff", "discrete.yml", "ode_rk4.yml").out.splitlines()
+    assert lines[1:3] == ['  integrator.type: "discrete" → "ode_rk4"', "  layers: a list of 3 → a list of 1"]
+
+
 def test_layers_that_differ_alike_share_a_title_wherever_they_stand(spec: Path) -> None:
     change = "layer_schedule=[{template: local, repeat: 2}, {template: global}]"
     before, after = (es.normalize_to_ir(es.load(spec, each)) for each in ((), [change]))

@@ -41,6 +41,12 @@ def test_korean_letters_take_two_columns_in_blocks_and_stay_as_they_are_in_prose
     assert made == '<p>토큰</p><pre><code><span class="wide" style="width:4ch">토큰</span> A</code></pre>'
 
 
+def test_of_a_console_what_is_typed_is_copied() -> None:
+    code = "<code><span>$ </span>a &lt;b\nprinted\n$ c \\\n  --d # exit 3\n</code>"
+    made = on_page_content(f'<div class="language-console highlight"><pre>{code}</pre></div>', None, None, None)
+    assert made.startswith('<div class="language-console highlight" data-copy="a &lt;b\nc \\\n  --d"><pre>')
+
+
 def test_a_korean_page_says_that_it_is_korean() -> None:
     html = '<html lang="en" class="no-js">'
     assert on_post_page(html, page_at("tutorials/ko/01_a.md"), None) == '<html lang="ko" class="no-js">'

@@ -143,6 +143,9 @@ def _shown(change: FieldChange) -> str:
     from eulerstack.ir.diff import MISSING
 
     before, after = ("—" if value is MISSING else show(value) for value in (change.before, change.after))
+    if before == after and isinstance(change.before, list) and isinstance(change.after, list):
+        # Lists that are too long to be shown and begin alike; what _changes leaves whole has two lengths.
+        before, after = (_("a list of {count}").format(count=len(value)) for value in (change.before, change.after))
     return f"{change.path}: {before} → {after}"
 
 
