@@ -18,6 +18,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = "benchmarks/results"
 LINK = re.compile(r"\[([^\]]*)\]\((\.\./[^)\s]*)\)")
+ALONE = ("index.md", "first-hour.md")
 OTHERS = {"en": ("ko", "한국어로 읽기"), "ko": ("en", "Read in English")}
 CONSOLE = re.compile(r'<div class="language-console highlight">(?=(.*?</pre>))', re.DOTALL)
 TYPED = re.compile(r"^\$ ((?:.*\\\n)*.*?)(?:\s+# exit \d+)?$", re.MULTILINE)
@@ -45,9 +46,9 @@ def on_files(files: Any, config: Any) -> Any:
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     """Turns links that lead out of docs/ to the page that stands for their target, or to nothing.
 
-    The front page, which has no neighbours, has their room; a tutorial begins with a link to its other language.
+    Pages without neighbours have their room; a tutorial begins with a link to its other language.
     """
-    if page.file.src_uri == "index.md":
+    if page.file.src_uri in ALONE:
         page.meta["hide"] = ["navigation"]
     language = _language(page)
     if page.file.src_uri.startswith("tutorials/"):

@@ -34,13 +34,16 @@ declarations, the plugins of this project included, at their defaults and with t
   computes the same.
 
 A model can do what all of its parts can. [Mixture-of-Depths](depth_gating.md) around a layer takes one graph, the
-static cache and assisted decoding away."""
+static cache and assisted decoding away. Words come with eulerstack-mixers where no other package is named."""
 
-COLUMNS = [
-    "primitive", "kind", "package", "cache", "cached decoding", "one graph", "assisted decoding", "attention refused",
-    "kernels",
-]  # fmt: skip
+COLUMNS = ["primitive", "cache", "cached decoding", "one graph", "assisted decoding", "attention refused", "kernels"]
+TITLES = {
+    "mixer": "Mixers", "ffn": "Feed-forward blocks", "norm": "Norms", "position": "Positions",
+    "residual": "Residual streams", "head": "Heads", "integrator": "Integrators", "merge": "Merges",
+    "memory": "Memories",
+}  # fmt: skip
 SHORT = ["mixer", "cache", "one graph", "assisted", "attention refused", "kernels"]
+OURS = "eulerstack-mixers"
 BEGIN, END = "<!-- runtime matrix: begin -->", "<!-- runtime matrix: end -->"
 FFN = {"type": "gated_mlp"}
 
@@ -156,11 +159,14 @@ def spec_of(primitive: Primitive, params: dict[str, Any]) -> dict[str, Any]:
 
 def page() -> str:
     """The page's text."""
-    body = []
+    found: dict[str, list[list[str]]] = {kind: [] for kind in TITLES}
     for row in rows():
         primitive, runtime = row.declared()
-        body.append([row.label, row.kind, package_of(primitive), *cells(runtime)])
-    return join(GENERATED, INTRODUCTION, table(COLUMNS, body))
+        package = package_of(primitive)
+        label = row.label if package == OURS else f"{row.label} ({package})"
+        found[row.kind].append([label, *cells(runtime)])
+    tables = [part for kind, title in TITLES.items() for part in (f"## {title}", table(COLUMNS, found[kind]))]
+    return join(GENERATED, INTRODUCTION, *tables)
 
 
 def package_of(primitive: Primitive) -> str:
@@ -169,7 +175,7 @@ def package_of(primitive: Primitive) -> str:
 
     package = get_registry().origin(primitive)[0]
     # A checkout whose packages are not installed one by one has them under one name.
-    return "eulerstack-mixers" if package == "eulerstack-dev" else package
+    return OURS if package == "eulerstack-dev" else package
 
 
 def cells(runtime: Runtime) -> list[str]:
