@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-import types
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -15,20 +11,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 
-@contextmanager
-def stand_ins() -> Iterator[None]:
-    """Empty modules for the CUDA code that mamba-ssm imports and its reference functions never call.
-
-    They are gone again afterwards, because transformers' classes would take them for kernels.
-    """
-    names = [name for name in ("selective_scan_cuda", "causal_conv1d_cuda") if name not in sys.modules]
-    sys.modules.update((name, types.ModuleType(name)) for name in names)
-    try:
-        yield
-    finally:
-        for name in names:
-            del sys.modules[name]
-
+from tests.oracles.kernels import stand_ins  # noqa: E402
 
 with stand_ins(), warnings.catch_warnings():
     # triton says that there is no GPU.
