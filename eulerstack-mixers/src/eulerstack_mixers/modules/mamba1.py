@@ -30,6 +30,8 @@ from eulerstack_mixers.modules.norms import RMSNorm
 
 # Tokens whose decays are computed at once: few, so that they stay in the processor's cache.
 SCAN_CHUNK = 32
+# As many states as mamba-ssm's scan takes.
+KERNEL_STATES = 256
 
 
 @cache
@@ -114,6 +116,59 @@ class SelectiveScan(torch.autograd.Function):
             grad_rates += torch.einsum("tbnd,tbd->nd", grads, steps[part])
             grad_steps[part] = torch.einsum("tbnd,nd->tbd", grads, rates)
         return grad_steps, grad_inputs, grad_rates, grad_b, grad_c, None, grad_state, None
+
+
+def selective_scan(
+    inputs: torch.Tensor,
+    steps: torch.Tensor,
+    rates: torch.Tensor,
+    b_vectors: torch.Tensor,
+    c_vectors: torch.Tensor,
+    carry: torch.Tensor | None,
+    state: torch.Tensor,
+    chunk: int,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`SelectiveScan` with the batch in front: C_t h_t (batch, time, channels) and the last state.
+
+    Shapes: inputs Δ ⊙ x, steps Δ (batch, time, channels); rates A (channels, d_state); B, C (batch, time, d_state);
+    carry (time, batch) or None; state (batch, channels, d_state).
+    """
+    outputs, state = SelectiveScan.apply(
+        *(each.transpose(0, 1).contiguous() for each in (steps, inputs)),
+        rates.t().contiguous(),
+        *(each.transpose(0, 1).contiguous() for each in (b_vectors, c_vectors)),
+        carry,
+        state.transpose(1, 2).contiguous(),
+        chunk,
+    )
+    return outputs.transpose(0, 1), state.transpose(1, 2)
+
+
+class StateOfKernel(torch.autograd.Function):
+    """The last state that mamba-ssm's scan returns, with the gradient that it leaves out.
+
+    Shapes: state (batch, channels, d_state); as the kernel has them, inputs x and raw steps (batch, channels, time),
+    rates A (channels, d_state), bias (channels), B (batch, d_state, time) -> state. The backward pass scans again.
+    """
+
+    @staticmethod
+    def forward(ctx, state, inputs, steps, rates, bias, b_vectors):  # type: ignore[no-untyped-def]
+        ctx.save_for_backward(inputs, steps, rates, bias, b_vectors)
+        return state.clone()
+
+    @staticmethod
+    def backward(ctx, grad_state):  # type: ignore[no-untyped-def]
+        with torch.enable_grad():
+            given = [each.detach().requires_grad_() for each in ctx.saved_tensors]
+            inputs, steps, rates, bias, b_vectors = given
+            steps = nn.functional.softplus(steps.to(rates.dtype) + bias.unsqueeze(-1)).transpose(1, 2)
+            b_vectors = b_vectors.to(rates.dtype).transpose(1, 2)
+            start = torch.zeros_like(grad_state)
+            # C is for the outputs, which nobody reads here.
+            _, state = selective_scan(
+                steps * inputs.transpose(1, 2), steps, rates, b_vectors, b_vectors.detach(), None, start, SCAN_CHUNK
+            )
+            return None, *torch.autograd.grad(state, given, grad_state)
 
 
 class Mamba1(nn.Module):
@@ -209,13 +264,17 @@ class Mamba1(nn.Module):
         dtype = torch.promote_types(inputs.dtype, torch.float32)
         rates, bias = -self.A_log.to(dtype).exp(), self.dt_proj.bias.to(dtype)
         if state is None and sequence_ids is None and inputs.is_cuda and not torch.compiler.is_compiling():
-            kernel = selective_scan_kernel() if dtype == torch.float32 else None
+            fits = dtype == torch.float32 and self.d_state <= KERNEL_STATES
+            kernel = selective_scan_kernel() if fits else None
             if kernel is not None:
-                channels_first = (each.transpose(1, 2).contiguous() for each in (inputs, steps.to(inputs.dtype)))
-                vectors = (each.to(inputs.dtype).transpose(1, 2).contiguous() for each in (b_vectors, c_vectors))
-                outputs, last = kernel(
-                    *channels_first, rates, *vectors, delta_bias=bias, delta_softplus=True, return_last_state=True
+                values, raw_steps, b_rows, c_rows = (
+                    each.to(inputs.dtype).transpose(1, 2).contiguous() for each in (inputs, steps, b_vectors, c_vectors)
                 )
+                outputs, last = kernel(
+                    values, raw_steps, rates, b_rows, c_rows,
+                    delta_bias=bias, delta_softplus=True, return_last_state=True,
+                )  # fmt: skip
+                last = StateOfKernel.apply(last.detach(), values, raw_steps, rates, bias, b_rows)
                 return outputs.transpose(1, 2).to(dtype), last
 
         steps = nn.functional.softplus(steps.to(dtype) + bias)
@@ -229,12 +288,4 @@ class Mamba1(nn.Module):
         if sequence_ids is not None:
             before = nn.functional.pad(sequence_ids, (1, 0), value=0)[:, :-1]
             carry = (sequence_ids == before).to(dtype).t()
-        outputs, state = SelectiveScan.apply(
-            *(each.transpose(0, 1).contiguous() for each in (steps, inputs)),
-            rates.t().contiguous(),
-            *(each.transpose(0, 1).contiguous() for each in (b_vectors, c_vectors)),
-            carry,
-            state.transpose(1, 2).contiguous(),
-            self.chunk_size or SCAN_CHUNK,
-        )
-        return outputs.transpose(0, 1), state.transpose(1, 2)
+        return selective_scan(inputs, steps, rates, b_vectors, c_vectors, carry, state, self.chunk_size or SCAN_CHUNK)
