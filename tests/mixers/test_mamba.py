@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from eulerstack_mixers.modules.mamba2 import Mamba2, chunked_scan, scan_step
 from eulerstack_mixers.reference.mamba import selective_state_space, short_convolution
 from tests.model.mixers.mamba import FFN, MIXER, VARIANTS, mamba
 from tests.model.specs import built, changed, tiny_spec, tokens
+from tests.oracles.kernels import products_in_tf32
 
 torch.set_num_threads(1)
 WIDTH = 24
@@ -359,7 +361,9 @@ def test_kernels_compute_what_pytorch_computes(make: Any, packed: bool, monkeypa
                 monkeypatch.setattr(f"eulerstack_mixers.modules.{place}", lambda: None)
         module.zero_grad()
         inputs = noise(2, 50, WIDTH).float().cuda().requires_grad_()
-        outputs = module(inputs, sequence_ids=ids)
+        # Otherwise mamba2's float32 is PyTorch's.
+        with products_in_tf32():
+            outputs = module(inputs, sequence_ids=ids)
         outputs.square().sum().backward()
         found.append([outputs, inputs.grad, *(each.grad.clone() for each in module.parameters())])
     for ours, expected in zip(*found, strict=True):
@@ -390,3 +394,31 @@ class TestDispatch:
             find.cache_clear()
             assert find() is None
             find.cache_clear()
+
+    def test_mamba2s_kernel_takes_what_it_computes_exactly(self) -> None:
+        def takes(dtype: torch.dtype = torch.bfloat16, time: int = 8, **words: Any) -> bool:
+            # All that the choice asks of a tensor, which here says that it lies on a GPU.
+            inputs: Any = SimpleNamespace(is_cuda=True, shape=(1, time, 6, 8), dtype=dtype)
+            return mixer2(**{"chunk_size": None, **words}).takes_kernel(inputs)
+
+        assert takes() and takes(torch.float16) and takes(chunk_size=16) and takes(chunk_size=512)
+        assert not takes(time=1) and not takes(chunk_size=8) and not takes(chunk_size=48) and not takes(dt_floor=0.1)
+        assert not takes(torch.float64) and not takes(torch.float32)
+        with products_in_tf32():
+            assert takes(torch.float32)
+        assert not mixer2(chunk_size=None).takes_kernel(torch.zeros(1, 8, 6, 8, dtype=torch.bfloat16))
+
+    def test_mamba2s_kernel_gets_no_chunks_much_longer_than_the_text(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        chunks = []
+
+        def kernel(inputs: torch.Tensor, *given: Any, **words: Any) -> Any:
+            chunks.append(given[4])
+            return inputs, torch.zeros(1, 6, 8, 6)
+
+        monkeypatch.setattr("eulerstack_mixers.modules.mamba2.chunk_scan_kernel", lambda: kernel)
+        monkeypatch.setattr(Mamba2, "takes_kernel", lambda mixer, inputs: True)
+        for declared, time in ((65536, 9), (65536, 300), (16, 300), (None, 9)):
+            module = mixer2(chunk_size=declared)
+            fill(module)
+            module(noise(1, time, WIDTH).float())
+        assert chunks == [256, 512, 16, 256]

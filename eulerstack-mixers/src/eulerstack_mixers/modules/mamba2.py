@@ -271,27 +271,25 @@ class Mamba2(nn.Module):
         # At least float32: a decay near 1 can't be told from 1 in half precision.
         dtype = torch.promote_types(inputs.dtype, torch.float32)
         rates, bias = -self.A_log.to(dtype).exp(), self.dt_bias.to(dtype)
-        on_gpu = inputs.is_cuda
-        kernel_chunk = self.chunk_size or KERNEL_CHUNK
-        # The kernel knows chunks of 16, 32, 64, … tokens, and its floor holds for padding too.
-        fits = kernel_chunk >= 16 and kernel_chunk & (kernel_chunk - 1) == 0 and not self.step_floor
-        if on_gpu and fits and dtype == torch.float32 and inputs.shape[1] > 1 and not torch.compiler.is_compiling():
-            kernel = chunk_scan_kernel()
-            if kernel is not None:
-                outputs, last = kernel(
-                    inputs,
-                    steps.to(inputs.dtype),
-                    rates,
-                    b_vectors,
-                    c_vectors,
-                    kernel_chunk,
-                    dt_bias=bias,
-                    dt_softplus=True,
-                    initial_states=state,
-                    seq_idx=None if sequence_ids is None else sequence_ids.to(torch.int32),
-                    return_final_states=True,
-                )
-                return outputs.to(dtype), last.to(dtype)
+        kernel = chunk_scan_kernel() if self.takes_kernel(inputs) else None
+        if kernel is not None:
+            # Scores are as wide as a chunk, however few tokens there are.
+            short = max(KERNEL_CHUNK, 1 << (inputs.shape[1] - 1).bit_length())
+            kernel_chunk = min(self.chunk_size or KERNEL_CHUNK, short)
+            outputs, last = kernel(
+                inputs,
+                steps.to(inputs.dtype),
+                rates,
+                b_vectors,
+                c_vectors,
+                kernel_chunk,
+                dt_bias=bias,
+                dt_softplus=True,
+                initial_states=state,
+                seq_idx=None if sequence_ids is None else sequence_ids.to(torch.int32),
+                return_final_states=True,
+            )
+            return outputs.to(dtype), last.to(dtype)
 
         raw_steps, steps = steps, nn.functional.softplus(steps.to(dtype) + bias)
         if self.step_floor:
@@ -302,5 +300,18 @@ class Mamba2(nn.Module):
             state = inputs.new_zeros(inputs.shape[0], self.n_heads, self.head_dim, self.d_state)
         if inputs.shape[1] == 1:
             return scan_step(inputs, steps, rates, b_vectors, c_vectors, state)
-        chunk = self.chunk_size or (GPU_CHUNK if on_gpu else CPU_CHUNK)
+        chunk = self.chunk_size or (GPU_CHUNK if inputs.is_cuda else CPU_CHUNK)
         return chunked_scan(inputs, steps, rates, b_vectors, c_vectors, state, sequence_ids, chunk)
+
+    def takes_kernel(self, inputs: torch.Tensor) -> bool:
+        """Whether mamba-ssm's kernel computes this call, where it imports: on CUDA, several tokens, not compiling.
+
+        It knows chunks of 16, 32, 64, … tokens, and its floor holds for padding too. It multiplies float32 in tf32, as
+        PyTorch does only where it is told to.
+        """
+        if not inputs.is_cuda or torch.compiler.is_compiling() or inputs.shape[1] == 1 or self.step_floor:
+            return False
+        chunk = self.chunk_size or KERNEL_CHUNK
+        if chunk < 16 or chunk & (chunk - 1) or inputs.dtype == torch.float64:
+            return False
+        return inputs.dtype != torch.float32 or torch.backends.cuda.matmul.fp32_precision == "tf32"
