@@ -445,7 +445,11 @@ def test_the_kernel_takes_what_it_computes_exactly(mixer: Any) -> None:
     assert not mixer.takes_kernel(OnCuda(8), holes, None, torch.bfloat16)
     assert not mixer.takes_kernel(OnCuda(8), None, torch.tensor([[0, 0, 0, 0, 1, 1, 1, 1]]), torch.bfloat16)
     assert not mixer.takes_kernel(OnCuda(8), None, None, torch.float32)
-    mixer.num_heads = 21
+    mixer.value_dim = 13
+    assert not mixer.takes_kernel(OnCuda(8), None, None, torch.bfloat16)
+    mixer.value_dim, mixer.key_dim = 24, 11
+    assert not mixer.takes_kernel(OnCuda(8), None, None, torch.bfloat16)
+    mixer.key_dim, mixer.num_heads = 12, 21
     assert not mixer.takes_kernel(OnCuda(8), None, None, torch.bfloat16)
 
 

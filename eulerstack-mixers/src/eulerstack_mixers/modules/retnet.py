@@ -263,11 +263,13 @@ class Retention(nn.Module):
     ) -> bool:
         """Whether fla's kernel computes this call: on CUDA, in 16 bits, several tokens, no padding, nothing packed.
 
-        In float32 the kernel multiplies in tf32, which is another precision than was asked for; and it can't be part of
-        a compiled graph.
+        In float32 the kernel multiplies in tf32, which is another precision than was asked for; its backward pass takes
+        no odd widths; and it can't be part of a compiled graph.
         """
         if not query.is_cuda or query.shape[2] == 1 or sequence_ids is not None or torch.compiler.is_compiling():
             return False
         if projected not in (torch.bfloat16, torch.float16) or self.num_heads > FLA_RETENTION_HEADS:
+            return False
+        if self.key_dim % 2 or self.value_dim % 2:
             return False
         return fla_retention() is not None and (attention_mask is None or bool(attention_mask.all()))
