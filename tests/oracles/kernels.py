@@ -138,7 +138,7 @@ def hold(model: Any, run: Callable[[Any], Any], machine: Machine, **times: int) 
 def hold_in_16_bits(
     make: Callable[[], Any], run: Callable[[Any], Any], machine: Machine, autocast: bool, **times: int
 ) -> None:
-    """Outputs and gradients, relative to float64's, are as near to them in float16 on `machine` as without it.
+    """Outputs and gradients, in float16 on `machine` and without it, are within 1 % of float64's.
 
     Not in bfloat16: the interpreter takes its bits for integers where it multiplies.
     """
