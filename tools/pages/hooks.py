@@ -19,7 +19,7 @@ INTRODUCTION = """\
 A plugin is a module (or object) registered under the entry-point group `eulerstack`, with functions of these names
 decorated by `eulerstack.plugins.hookimpl`. Every hook returns an iterable of declarations, and none may import torch:
 a declaration names the class that computes it as text (`"package.module:Class"`), which is imported only when a model
-is built or exported. `docs/writing-a-plugin.md` walks through a complete package.
+is built or exported. [Writing a plugin](../writing-a-plugin.md) walks through a complete package.
 
 A plugin may say which version of this interface it is written for by `EULERSTACK_API_VERSION = {version}` in its
 module; another version is set aside with that reason. The version grows when a hook or a field is removed, not when

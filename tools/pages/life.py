@@ -80,13 +80,13 @@ EVERYWHERE = ("messages",)
 LOOKS = ("report", "explain")
 OTHERS = "another program's checkpoint"
 # The drawing's two columns with their widths, its rows, the boxes' height, and how much lower those of ends are.
-SIDE, MIDDLE, STEP, HEIGHT, LOW = 16, 320, 104, 80, 22
-WIDTHS = {SIDE: 260, MIDDLE: 380}
+MIDDLE, SIDE, STEP, HEIGHT, LOW = 16, 440, 104, 80, 22
+WIDTHS = {MIDDLE: 380, SIDE: 260}
 
 INTRODUCTION = """\
 # The life of a spec
 
-A spec goes from top to bottom, to the left go what is only looked at and other programs' models. In colour stands what
+A spec goes from top to bottom, to the right go what is only looked at and other programs' models. In colour stands what
 plugins hand out, by the hook that hands it out: declarations, which every stage reads without importing torch. Only
 the last one imports classes. Each hook is asked once, when plugins are
 loaded, but for `eulerstack_importers`, which is asked when a checkpoint is. [Hooks](reference/hooks.md) describes them
@@ -137,19 +137,19 @@ def picture() -> str:
     for x, row, up, by in [*down, (SIDE, 0, LOW, 0), (SIDE, last, 0, LOW)]:
         middle = x + WIDTHS[x] / 2
         parts.append(drawing.arrow(middle, _top(row) + HEIGHT + 2 - up, middle, _top(row + 1) - 4 + by))
-    edge, bend = SIDE + WIDTHS[SIDE], (SIDE + WIDTHS[SIDE] + MIDDLE) / 2
-    parts.append(drawing.arrow(edge + 2, _middle(1), MIDDLE - 4, _middle(1)))
-    parts += [drawing.arrow(MIDDLE - 2, _middle(row), edge + 4, _middle(row)) for row in (looks, last)]
+    edge, bend = MIDDLE + WIDTHS[MIDDLE], (MIDDLE + WIDTHS[MIDDLE] + SIDE) / 2
+    parts.append(drawing.arrow(SIDE - 2, _middle(1), edge + 4, _middle(1)))
+    parts += [drawing.arrow(edge + 2, _middle(row), SIDE - 4, _middle(row)) for row in (looks, last)]
     parts.append(f'<path class="line" d="M{bend:g} {_middle(looks):g} V{_middle(looks + 1):g}"/>')
-    parts.append(drawing.arrow(bend, _middle(looks + 1), edge + 4, _middle(looks + 1)))
+    parts.append(drawing.arrow(bend, _middle(looks + 1), SIDE - 4, _middle(looks + 1)))
     legend = [
         "In colour: the hooks whose declarations a stage reads, without their eulerstack_ in front.",
         f"primitives: {', '.join(KINDS)}",
         *(f"{hook}: read wherever a sentence is printed" for hook in EVERYWHERE),
     ]
     end = _top(last + 2) + 8
-    parts += [drawing.label(SIDE, end + 20 * index, line, small=True) for index, line in enumerate(legend)]
-    return drawing.picture(MIDDLE + WIDTHS[MIDDLE] + 16, int(end + 20 * len(legend)), "The life of a spec", parts)
+    parts += [drawing.label(MIDDLE, end + 20 * index, line, small=True) for index, line in enumerate(legend)]
+    return drawing.picture(SIDE + WIDTHS[SIDE] + 16, int(end + 20 * len(legend)), "The life of a spec", parts)
 
 
 def _top(row: int) -> float:
