@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from math import ceil, floor, log2
 from pathlib import Path
 
 from tools.figures.chart import chart
@@ -30,7 +31,6 @@ KOREAN = {
     "tokens before the one that is decoded": "디코딩하는 토큰 앞의 토큰 수",
     "Time of decoding one token against the length of the context": "컨텍스트 길이에 따라 토큰 하나를 디코딩하는 시간",
 }
-TIMES = {0.25: "0.25 ms", 0.5: "0.5 ms", 1.0: "1 ms", 2.0: "2 ms", 4.0: "4 ms", 8.0: "8 ms"}
 
 
 def svg(say: Callable[[str], str]) -> str:
@@ -38,8 +38,11 @@ def svg(say: Callable[[str], str]) -> str:
     times = measured()
     lines = {say(label): times[name] for name, label in MIXERS.items()}
     marks = {length: f"{length:,.0f}" for length, _ in times["attention"]}
+    shown = [time for points in lines.values() for _, time in points]
+    powers = range(floor(log2(min(shown))), ceil(log2(max(shown))) + 1)
+    heights = {2.0**power: f"{2.0**power:g} ms" for power in powers}
     title = say("Time of decoding one token against the length of the context")
-    return chart(title, say("tokens before the one that is decoded"), lines, marks, TIMES)
+    return chart(title, say("tokens before the one that is decoded"), lines, marks, heights)
 
 
 def measured() -> dict[str, list[tuple[float, float]]]:
