@@ -69,6 +69,32 @@ def test_biases_of_positions_go_with_their_windows(monkeypatch: pytest.MonkeyPat
     torch.testing.assert_close(results[1], results[0], atol=1e-10, rtol=0)
 
 
+def _prefix(time: int) -> torch.Tensor:
+    visible = torch.ones(time, time).tril().bool()
+    visible[:, :9] = True
+    return visible[None, None]
+
+
+@pytest.mark.parametrize("by_layer_type", [False, True], ids=["mask", "masks_by_layer_type"])
+@pytest.mark.parametrize("name", ["window", "latent"])
+def test_a_mask_of_the_callers_alone_decides_what_is_seen(
+    name: str, by_layer_type: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_chunks(monkeypatch, True)
+    model, ids = windowed(name), tokens(time=23)
+    padding = torch.ones(2, 1, 1, 23, dtype=torch.bool)
+    padding[0, ..., :4] = False
+    for visible in (_prefix(23), padding):
+        scores = torch.zeros(visible.shape, dtype=torch.float64).masked_fill(~visible, torch.finfo(torch.float64).min)
+        mask = dict.fromkeys(model.config.layer_types, scores) if by_layer_type else scores
+        results = []
+        for implementation in ("eager", "sdpa"):
+            model.set_attn_implementation(implementation)
+            with torch.no_grad():
+                results.append(model(ids, attention_mask=mask, use_cache=False).logits)
+        torch.testing.assert_close(results[1], results[0], atol=1e-9, rtol=1e-9)
+
+
 def test_a_window_makes_the_cost_linear() -> None:
     model = built(changed(tiny_spec(), {**of(window=130), "model.max_seq_len": 4096}))
     flops = []

@@ -169,8 +169,28 @@ def attention_layer_mask(
             allow_is_causal_skip=skips,
             and_mask_function=all_of(functions),
         )
-    if attention_bias is None or mask is None:
-        return mask
+    if attention_bias is not None and mask is not None:
+        mask = biased_mask(mask, attention_bias, layer_idx, inputs_embeds, past_key_values)
+    # A caller's mask of scores comes back as it is, and may show more than the window.
+    made_here = attention_mask is None or (isinstance(attention_mask, torch.Tensor) and attention_mask.ndim == 2)
+    return note_window(mask) if window is not None and made_here else mask
+
+
+def note_window(mask: Any) -> Any:
+    """Notes on a tensor that it hides every key outside the layer's window."""
+    if isinstance(mask, torch.Tensor) and not torch.compiler.is_compiling():
+        mask._within_window = True
+    return mask
+
+
+def biased_mask(
+    mask: torch.Tensor,
+    attention_bias: Callable[..., torch.Tensor],
+    layer_idx: int,
+    inputs_embeds: torch.Tensor,
+    past_key_values: Any,
+) -> torch.Tensor:
+    """A mask of scores with the position's bias on what it lets through, (batch, n_heads, time, context)."""
     offset, first = 0, 0
     if past_key_values is not None:
         _, offset = past_key_values.get_mask_sizes(inputs_embeds.shape[1], layer_idx)

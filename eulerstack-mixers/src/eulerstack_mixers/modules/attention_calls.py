@@ -93,8 +93,11 @@ def widened(states: torch.Tensor, width: int) -> torch.Tensor:
 
 
 def queries_at_once(query: torch.Tensor, key: torch.Tensor, attention_mask: Any, window: int | None) -> int | None:
-    """How many queries at a time meet only the keys of their windows; None where all should meet all."""
-    if window is None or attention_mask is None or torch.compiler.is_compiling():
+    """How many queries at a time meet only the keys of their windows; None where all should meet all.
+
+    All do where the mask is the caller's own: it decides alone what is seen, as in other implementations.
+    """
+    if window is None or torch.compiler.is_compiling() or not getattr(attention_mask, "_within_window", False):
         return None
     step = max(window, LEAST_QUERIES)
     # The mask has a column for every key, and the last queries are those of the last keys.
