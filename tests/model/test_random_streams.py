@@ -55,6 +55,64 @@ def test_names_seeds_and_repeated_draws_give_other_numbers() -> None:
     assert not torch.equal(rows[0], rows[1]) and not torch.equal(rows[1], rows[2])
 
 
+@pytest.mark.parametrize("dtype", [*DTYPES, torch.long], ids=str)
+def test_draws_by_out_begin_a_parameters_stream(dtype: torch.dtype) -> None:
+    class Given(nn.Module):
+        def __init__(self, dtype: torch.dtype):
+            super().__init__()
+            self.line = nn.Parameter(torch.empty(20, dtype=dtype), requires_grad=False)
+
+        def initialize(self, deviation: float) -> None:
+            if self.line.is_floating_point():
+                torch.rand(20, out=self.line)
+            else:
+                torch.randperm(20, out=self.line)
+
+    first, other = (drawn(Given(dtype), seed)["line"] for seed in (5, 6))
+    assert torch.equal(first, drawn(Given(dtype))["line"]) and not torch.equal(first, other)
+    if dtype.is_floating_point:
+        assert torch.equal(first, drawn(Given(torch.float32))["line"].to(dtype))
+
+
+@pytest.mark.parametrize("scheme", ["normal", "truncated_normal", "orthogonal"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_callers_defaults_change_no_number(dtype: str, scheme: str) -> None:
+    def weights() -> dict[str, torch.Tensor]:
+        spec = changed(tiny_spec(), {"model.dtype": dtype, "training_hints.init": scheme})
+        return es.compile_to_hf_model(es.normalize_to_ir(spec), seed=2).state_dict()
+
+    expected = weights()
+    for default in (torch.float64, torch.bfloat16):
+        torch.set_default_dtype(default)
+        try:
+            with torch.device("meta"):
+                found = weights()
+            assert torch.get_default_dtype() is default
+        finally:
+            torch.set_default_dtype(torch.float32)
+        assert all(torch.equal(found[name], each) for name, each in expected.items())
+
+
+def test_what_an_initialisation_puts_in_a_parameters_place_is_left_as_it_was() -> None:
+    table = torch.randn(6, 4)
+
+    class Table(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rows = nn.Parameter(torch.empty(6, 4))
+            self.columns = nn.Parameter(torch.empty(4, 6))
+
+        def initialize(self, deviation: float) -> None:
+            self.rows.data, self.columns.data = table, table.t()
+
+    model = es.compile_to_hf_model(es.normalize_to_ir(tiny_spec()))
+    with torch.device("meta"):
+        module, before = Table(), table.clone()
+    initial.initialise_module(model, "table", module, 1, "bfloat16", initial.Memory())
+    assert torch.equal(table, before)
+    assert torch.equal(module.rows, table.bfloat16()) and torch.equal(module.columns, table.t().bfloat16())
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("size", [1, 15, 16, 17, 31, 32, 33, 47, 64, 70, 100])
 def test_pieces_hold_the_numbers_of_the_whole(size: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:

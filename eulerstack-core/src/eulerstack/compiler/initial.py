@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from eulerstack.compiler.compile import compile_ir
@@ -19,14 +20,26 @@ if TYPE_CHECKING:
     from eulerstack.hf.models import EulerStackForCausalLM
 
 
-def build_on_meta(ir: ModelIR) -> EulerStackForCausalLM:
-    """The model without memory for its weights, in float32."""
+@contextmanager
+def new_tensors_on(device: str) -> Iterator[None]:
+    """While it is entered, tensors are made in float32 and on `device`, whatever defaults the caller has set."""
     import torch
 
+    dtype = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        with torch.device(device):
+            yield
+    finally:
+        torch.set_default_dtype(dtype)
+
+
+def build_on_meta(ir: ModelIR) -> EulerStackForCausalLM:
+    """The model without memory for its weights, in float32."""
     from eulerstack.hf.configuration import EulerStackConfig
     from eulerstack.hf.models import EulerStackForCausalLM
 
-    with torch.device("meta"):
+    with new_tensors_on("meta"):
         return EulerStackForCausalLM(EulerStackConfig(**compile_ir(ir)))
 
 
@@ -69,6 +82,10 @@ class Memory:
         self._used += 1
         return block[:size].view(dtype).view(shape)
 
+    def holds(self, values: torch.Tensor) -> bool:
+        """Whether `values` are a whole tensor of this memory, not one that an initialisation put in its place."""
+        return values.is_contiguous() and values.data_ptr() in {block.data_ptr() for block in self._blocks}
+
     def free(self) -> None:
         """Lets all blocks be used again."""
         self._used = 0
@@ -108,15 +125,17 @@ def initialise_module(
     }
     # What is drawn and left alone is rounded while it is drawn; what is computed with, at the end.
     at_once = draws_once(module, model.config)
-    _materialise(module, final if at_once else {}, memory)
-    owned = {key: each for key, each in module._parameters.items() if each is not None}
-    with torch.random.fork_rng(devices=[]), RandomStreams(seed, name, owned):
-        model._init_weights(module)
+    with new_tensors_on("cpu"):
+        _materialise(module, final if at_once else {}, memory)
+        owned = {key: each for key, each in module._parameters.items() if each is not None}
+        with torch.random.fork_rng(devices=[]), RandomStreams(seed, name, owned):
+            model._init_weights(module)
     for key, dtype_of in final.items():
         parameter = module._parameters[key]
         if parameter.dtype != dtype_of:
             values = parameter.detach()
-            values = values.to(dtype_of) if memory is None else _narrowed(values, dtype_of)
+            reused = memory is not None and memory.holds(values)
+            values = _narrowed(values, dtype_of) if reused else values.to(dtype_of)
             module._parameters[key] = torch.nn.Parameter(values, requires_grad=parameter.requires_grad)
 
 

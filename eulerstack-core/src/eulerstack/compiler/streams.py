@@ -50,13 +50,16 @@ class RandomStreams(TorchDispatchMode):
         kwargs = kwargs or {}
         if torch.Tag.nondeterministic_seeded not in func.tags:
             return func(*args, **kwargs)
-        target = args[0] if func._schema.is_mutable else None
+        into = next((each for each in func._schema.arguments if each.alias_info and each.alias_info.is_write), None)
+        target = None if into is None else kwargs[into.name] if into.kwarg_only else args[0]
         self._begin(target)
         if target is None or not target.is_floating_point() or target.dtype.itemsize >= torch.float32.itemsize:
             return func(*args, **kwargs)
+        if into.kwarg_only:
+            return target.copy_(func(*args, **{**kwargs, into.name: target.float()}))
         if func not in PIECEWISE or not target.is_contiguous():
             return target.copy_(func(target.float(), *args[1:], **kwargs))
-        scratch = torch.empty(min(target.numel(), PIECE + STEP))
+        scratch = torch.empty(min(target.numel(), PIECE + STEP), dtype=torch.float32)
         for piece in pieces(target.view(-1)):
             piece.copy_(func(scratch[: piece.numel()], *args[1:], **kwargs))
         return target
