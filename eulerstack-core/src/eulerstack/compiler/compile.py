@@ -217,10 +217,11 @@ def compile_to_hf_model(ir: ModelIR, seed: int | None = None) -> EulerStackForCa
     None takes the spec's.
     """
     from eulerstack.compiler.initial import build_on_meta, initialise_module
+    from eulerstack.compiler.streams import new_scratch
 
-    model = build_on_meta(ir)
+    model, scratch = build_on_meta(ir), new_scratch()
     for name, module in list(model.named_modules()):
-        initialise_module(model, name, module, resolve_seed(ir, seed), ir.model["dtype"])
+        initialise_module(model, name, module, resolve_seed(ir, seed), ir.model["dtype"], scratch)
     model.tie_weights()
     return model.eval()
 

@@ -48,13 +48,15 @@ def iter_initial(model: EulerStackForCausalLM, seed: int, dtype: str) -> Iterato
 
     A tensor's memory is used again for the next, so that the largest module bounds it: write it or copy it at once.
     """
+    from eulerstack.compiler.streams import new_scratch
+
     tied = set(model.all_tied_weights_keys)
-    memory = Memory()
+    memory, scratch = Memory(), new_scratch()
     for name, module in list(model.named_modules()):
         names = [f"{name}.{parameter}" if name else parameter for parameter, _ in _stored(module)]
         if not names or all(full in tied for full in names):
             continue
-        initialise_module(model, name, module, seed, dtype, memory)
+        initialise_module(model, name, module, seed, dtype, scratch, memory)
         for full, (_, tensor) in zip(names, _stored(module), strict=True):
             if full not in tied:
                 yield full, tensor.detach()
@@ -104,9 +106,13 @@ def initialise_module(
     module: torch.nn.Module,
     seed: int,
     dtype: str,
+    scratch: torch.Tensor,
     memory: Memory | None = None,
 ) -> None:
-    """Gives a module on meta its memory, from `memory` or its own, and its initial numbers; its children stay."""
+    """Gives a module on meta its memory, from `memory` or its own, and its initial numbers; its children stay.
+
+    `scratch` is that of `streams.new_scratch`, one for all modules.
+    """
     import torch
 
     from eulerstack.compiler.streams import RandomStreams
@@ -128,14 +134,16 @@ def initialise_module(
     with new_tensors_on("cpu"):
         _materialise(module, final if at_once else {}, memory)
         owned = {key: each for key, each in module._parameters.items() if each is not None}
-        with torch.random.fork_rng(devices=[]), RandomStreams(seed, name, owned):
+        with torch.random.fork_rng(devices=[]), RandomStreams(seed, name, owned, scratch):
             model._init_weights(module)
     for key, dtype_of in final.items():
         parameter = module._parameters[key]
         if parameter.dtype != dtype_of:
             values = parameter.detach()
-            reused = memory is not None and memory.holds(values)
-            values = _narrowed(values, dtype_of) if reused else values.to(dtype_of)
+            if memory is not None and memory.holds(values):
+                values = _narrowed(values, dtype_of, scratch)
+            else:
+                values = values.to(dtype_of)
             module._parameters[key] = torch.nn.Parameter(values, requires_grad=parameter.requires_grad)
 
 
@@ -153,8 +161,11 @@ def _materialise(module: torch.nn.Module, dtypes: Mapping[str, torch.dtype], mem
             module._buffers[key] = torch.empty_like(buffer, device="cpu")
 
 
-def _narrowed(values: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Contiguous `values` rounded to `dtype`, in the first part of their own memory where fewer bytes are needed."""
+def _narrowed(values: torch.Tensor, dtype: torch.dtype, scratch: torch.Tensor) -> torch.Tensor:
+    """Contiguous `values` rounded to `dtype`, in the first part of their own memory where fewer bytes are needed.
+
+    `scratch` is as `new_scratch` makes it.
+    """
     from eulerstack.compiler.streams import pieces
 
     if dtype.itemsize > values.dtype.itemsize:
@@ -164,6 +175,7 @@ def _narrowed(values: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     done = 0
     # A piece is written where numbers lay that are read already.
     for piece in pieces(wide):
-        narrow[done : done + piece.numel()] = piece.to(dtype)
+        rounded = scratch.view(dtype)[: piece.numel()].copy_(piece)
+        narrow[done : done + piece.numel()] = rounded
         done += piece.numel()
     return narrow.view(values.shape)

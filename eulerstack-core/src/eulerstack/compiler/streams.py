@@ -33,13 +33,14 @@ def stream_seed(seed: int, name: str) -> int:
 class RandomStreams(TorchDispatchMode):
     """While it is entered, what is drawn on the CPU for the module `name` comes from streams by name.
 
-    Draws into parameters of fewer bits than float32 are made in float32 and rounded. The state of torch's own generator
-    is the caller's to keep.
+    Draws into parameters of fewer bits than float32 are made in float32 and rounded, in `scratch` as `new_scratch`
+    makes it. The state of torch's own generator is the caller's to keep.
     """
 
-    def __init__(self, seed: int, name: str, parameters: Mapping[str, torch.Tensor]):
+    def __init__(self, seed: int, name: str, parameters: Mapping[str, torch.Tensor], scratch: torch.Tensor):
         super().__init__()
         self.seed = seed
+        self.scratch = scratch
         self.drawn_beside = f"{name}."
         self.names = {each.untyped_storage().data_ptr(): f"{name}.{key}" for key, each in parameters.items()}
         self.draws: Counter[str] = Counter()
@@ -51,17 +52,19 @@ class RandomStreams(TorchDispatchMode):
         if torch.Tag.nondeterministic_seeded not in func.tags:
             return func(*args, **kwargs)
         into = next((each for each in func._schema.arguments if each.alias_info and each.alias_info.is_write), None)
-        target = None if into is None else kwargs[into.name] if into.kwarg_only else args[0]
+        if into is None:
+            self._begin(None)
+            return func(*args, **kwargs)
+        target = kwargs[into.name] if into.kwarg_only else args[0]
         self._begin(target)
-        if target is None or not target.is_floating_point() or target.dtype.itemsize >= torch.float32.itemsize:
+        if not target.is_floating_point() or target.dtype.itemsize >= torch.float32.itemsize:
             return func(*args, **kwargs)
         if into.kwarg_only:
             return target.copy_(func(*args, **{**kwargs, into.name: target.float()}))
         if func not in PIECEWISE or not target.is_contiguous():
             return target.copy_(func(target.float(), *args[1:], **kwargs))
-        scratch = torch.empty(min(target.numel(), PIECE + STEP), dtype=torch.float32)
         for piece in pieces(target.view(-1)):
-            piece.copy_(func(scratch[: piece.numel()], *args[1:], **kwargs))
+            piece.copy_(func(self.scratch[: piece.numel()], *args[1:], **kwargs))
         return target
 
     def _begin(self, target: torch.Tensor | None) -> None:
@@ -71,6 +74,14 @@ class RandomStreams(TorchDispatchMode):
         count = self.draws[stream]
         self.draws[stream] += 1
         torch.default_generator.manual_seed(stream_seed(self.seed, f"{stream}#{count}" if count else stream))
+
+
+def new_scratch() -> torch.Tensor:
+    """Room for the largest piece.
+
+    Made once for many modules: an allocator that is asked for it again and again takes more memory each time.
+    """
+    return torch.empty(PIECE + STEP, dtype=torch.float32, device="cpu")
 
 
 def pieces(flat: torch.Tensor) -> list[torch.Tensor]:
