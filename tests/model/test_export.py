@@ -347,6 +347,23 @@ class TestOutputs:
         loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "model", trust_remote_code=True).state_dict()
         assert all(torch.equal(loaded[name], tensor) for name, tensor in whole.items())
 
+    def test_there_may_be_more_shards_than_a_process_may_open_files(self, tmp_path: Path) -> None:
+        from eulerstack.compiler.weights import write_weights
+
+        resource = pytest.importorskip("resource")
+        weights = {f"weight_{index}": torch.full((3,), float(index)) for index in range(60)}
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        with open(os.devnull) as probe:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (probe.fileno() + 20, hard))
+        try:
+            found = write_weights(tmp_path, weights.items(), dict.fromkeys(weights, (3,)), "float32", max_shard_bytes=1)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        files = sorted(tmp_path.glob("*.safetensors"))
+        assert found == {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+        loaded = [load_file(file) for file in files]
+        assert len(loaded) == 60 and all(torch.equal(weights[name], each[name]) for each in loaded for name in each)
+
 
 @pytest.mark.parametrize(
     ("windows", "named"),

@@ -9,9 +9,8 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 from eulerstack.compiler.digests import Digests
 from eulerstack.compiler.progress import report
@@ -40,19 +39,17 @@ def write_weights(
     """
     dtypes = dict.fromkeys(expected, dtype) if isinstance(dtype, str) else dict(dtype)
     shards = _plan(expected, dtypes, max_shard_bytes)
-    place: dict[str, tuple[Any, int]] = {}
+    place: dict[str, tuple[Path, int]] = {}
     files: dict[str, list[str]] = {}
-    with ExitStack() as opened:
-        digests = opened.enter_context(Digests())
+    with Digests() as digests:
         for index, names in enumerate(shards, 1):
             alone = len(shards) == 1
             file = "model.safetensors" if alone else f"model-{index:05d}-of-{len(shards):05d}.safetensors"
             files[file] = names
-            # Unbuffered, because every write is a whole tensor, which `digests` reads back.
-            stream = opened.enter_context((folder / file).open("wb", buffering=0))
+            (folder / file).write_bytes(b"")
             header, offsets = _header({name: expected[name] for name in names}, dtypes)
-            _write(stream, memoryview(header), 0, digests)
-            place.update({name: (stream, offset) for name, offset in offsets.items()})
+            _write(folder / file, memoryview(header), 0, digests)
+            place.update({name: (folder / file, offset) for name, offset in offsets.items()})
         _fill(tensors, place, expected, dtypes, digests)
         found = digests.result()
     if len(shards) > 1:
@@ -65,7 +62,7 @@ def write_weights(
 
 def _fill(
     tensors: Iterable[tuple[str, torch.Tensor]],
-    place: dict[str, tuple[Any, int]],
+    place: dict[str, tuple[Path, int]],
     expected: Mapping[str, tuple[int, ...]],
     dtypes: Mapping[str, str],
     digests: Digests,
@@ -88,22 +85,27 @@ def _fill(
                     expected_dtype=dtypes[name],
                 )
             )
-        stream, offset = place.pop(name)
+        file, offset = place.pop(name)
         content = tensor.detach().contiguous().cpu().reshape(-1).view(torch.uint8).numpy()
-        _write(stream, memoryview(content), offset, digests)
+        _write(file, memoryview(content), offset, digests)
         done += _size(expected[name], dtypes[name])
         report(done, total)
     if place:
         raise _unfit(msg("{count} weights are missing, {name} among them", count=len(place), name=next(iter(place))))
 
 
-def _write(stream: BinaryIO, content: memoryview, offset: int, digests: Digests) -> None:
-    """Writes `content` at `offset`; the operating system may take it in parts."""
-    stream.seek(offset)
+def _write(file: Path, content: memoryview, offset: int, digests: Digests) -> None:
+    """Writes `content` at `offset`; the operating system may take it in parts.
+
+    Opened for each write, because a system lets a process hold fewer files open than there may be shards; unbuffered,
+    because every write is a whole tensor, which `digests` reads back.
+    """
     done = 0
-    while done < len(content):
-        done += stream.write(content[done:])
-    digests.written(Path(stream.name), offset, offset + done)
+    with file.open("r+b", buffering=0) as stream:
+        stream.seek(offset)
+        while done < len(content):
+            done += stream.write(content[done:])
+    digests.written(file, offset, offset + done)
 
 
 def _size(shape: tuple[int, ...], dtype: str) -> int:
