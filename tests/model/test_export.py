@@ -141,8 +141,9 @@ def digests(directory: Path) -> dict[str, str]:
     return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(directory.iterdir())}
 
 
-def test_the_same_spec_and_seed_give_the_same_bytes_whatever_the_threads(tmp_path: Path) -> None:
-    ir = es.normalize_to_ir(tiny_spec())
+@pytest.mark.parametrize("scheme", ["normal", "orthogonal"])
+def test_the_same_spec_and_seed_give_the_same_bytes_whatever_the_threads(scheme: str, tmp_path: Path) -> None:
+    ir = es.normalize_to_ir(changed(tiny_spec(), {"training_hints.init": scheme}))
     es.compile_to_directory(ir, tmp_path / "one", seed=5)
     torch.manual_seed(99)
     torch.set_num_threads(2)

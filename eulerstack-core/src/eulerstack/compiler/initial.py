@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 from eulerstack.compiler.compile import compile_ir
@@ -32,6 +32,19 @@ def new_tensors_on(device: str) -> Iterator[None]:
             yield
     finally:
         torch.set_default_dtype(dtype)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """While it is entered, torch computes in one thread, so that sums are made in one order."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def build_on_meta(ir: ModelIR) -> EulerStackForCausalLM:
@@ -131,7 +144,9 @@ def initialise_module(
     }
     # What is drawn and left alone is rounded while it is drawn; what is computed with, at the end.
     at_once = draws_once(module, model.config)
-    with new_tensors_on("cpu"):
+    # Products and factorisations differ in their last bits from one number of threads to another.
+    factorises = hasattr(module, "initialize") or model.config.architecture["training_hints"]["init"] == "orthogonal"
+    with new_tensors_on("cpu"), one_thread() if factorises else nullcontext():
         _materialise(module, final if at_once else {}, memory)
         owned = {key: each for key, each in module._parameters.items() if each is not None}
         with torch.random.fork_rng(devices=[]), RandomStreams(seed, name, owned, scratch):
