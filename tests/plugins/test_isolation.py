@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 import types
+import typing
 from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
 from pathlib import Path
@@ -324,6 +325,12 @@ def test_conforming_is_what_annotations_say() -> None:
     assert conforms(None, Any) and conforms((1, "a"), tuple[int, str]) and conforms({"a": 3}, dict[str, Any])
     assert not conforms(True, int) and not conforms([1], tuple[int, ...]) and not conforms({3: 1}, dict[str, int])
     assert conforms(("a", "b"), tuple[str, ...]) and not conforms(("a", 1), tuple[str, ...])
+
+
+def test_annotations_that_only_strangers_use_are_no_fault() -> None:
+    assert conforms([1], list[int]) and not conforms((1,), list[int]) and not conforms(1, type[int])
+    assert conforms({"a": 1}, typing.Mapping) and not conforms(["a"], typing.Mapping)
+    assert conforms(1, typing.TypeVar("T")) and conforms(1, typing.NewType("N", int))
 
 
 def test_no_plugins_means_no_third_partys(

@@ -23,7 +23,8 @@ def wrong_fields(item: Any) -> Iterator[tuple[str, str, str]]:
 def conforms(value: Any, hint: Any) -> bool:
     """Whether `value` is what the annotation `hint` says, as far as that shows without calling anything.
 
-    A truth value is no number. Of mappings the keys are looked at, of callables nothing.
+    A truth value is no number. Of mappings the keys are looked at, of other containers than tuples and of callables
+    nothing. What an annotation means that no class stands for, as a type variable, doesn't show.
     """
     return _check_of(hint)(value)
 
@@ -57,11 +58,16 @@ def _check_of(hint: Any) -> Check:
         )
     if origin is collections.abc.Callable:
         return callable
-    if origin is not None and issubclass(origin, Mapping):
-        keys = _check_of(inner[0])
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        keys = _check_of(inner[0] if inner else Any)
         return lambda value: isinstance(value, Mapping) and all(map(keys, value))
     if hint is None or hint is type(None):
         return lambda value: value is None
     if hint in (int, float):
         return lambda value: isinstance(value, hint) and not isinstance(value, bool)
-    return lambda value: isinstance(value, hint)
+    kind = origin or hint
+    try:
+        isinstance(None, kind)
+    except TypeError:
+        return lambda value: True
+    return lambda value: isinstance(value, kind)
