@@ -41,6 +41,7 @@ from eulerstack.compiler.importing import import_checkpoint
 LENGTHS = (512, 1024, 2048, 4096, 8192)
 WIDTH, HEADS, VOCAB = 256, 4, 64
 DECODED_TOKENS = 8
+BRANCHES = {"space": {"type": "mamba", "mamba": {"variant": "mamba2"}}, "retention": {"type": "retnet", "retnet": {}}}
 MIXERS: dict[str, tuple[str, dict[str, Any]]] = {
     "attention": ("attention", {}),
     "attention, window 512": ("attention", {"window": 512}),
@@ -53,6 +54,7 @@ MIXERS: dict[str, tuple[str, dict[str, Any]]] = {
     "retnet": ("retnet", {}),
     "hyena": ("hyena", {}),
     "ttt_layer": ("ttt_layer", {}),
+    "branched": ("branched", {"branches": BRANCHES}),
 }
 SIZES = {"hidden_size": WIDTH, "vocab_size": VOCAB, "num_hidden_layers": 1}
 LLAMA = {"num_attention_heads": HEADS, "num_key_value_heads": HEADS, "intermediate_size": HEADS}
@@ -235,7 +237,7 @@ def plot(
     folder.mkdir(parents=True, exist_ok=True)
     for work, lines in figures.items():
         figure, axes = pyplot.subplots(figsize=(7.2, 4.4), layout="constrained")
-        colours = {name: f"C{index}" for index, name in enumerate(MIXERS)}
+        colours = {name: pyplot.get_cmap("tab20")(index) for index, name in enumerate(MIXERS)}
         for name, values in lines.items():
             kept = [(length, value) for length, value in zip(lengths, values, strict=True) if value]
             foreign = name.endswith(" (transformers)")
@@ -299,7 +301,8 @@ def main() -> None:
             f"of {VOCAB}, float32, batch 1, torch threads: {arguments.threads}. Medians of processor time over "
             f"{arguments.repetitions} interleaved repetitions after one that is thrown away; in brackets the growth "
             "over the column before: 2 is linear, 4 quadratic, 1 flat. —: a pass would have taken over "
-            f"{arguments.cap:.0f} s. Pairs of models have the same weights and give the same logits.",
+            f"{arguments.cap:.0f} s. Pairs of models have the same weights and give the same logits. "
+            "`branched` mixes a Mamba-2 and a retention.",
             ratios(lengths, figures),
             section("Forward pass, ms", lengths, figures["forward"], 1000, 1),
             section("Training pass, ms", lengths, figures["training"], 1000, 1),
