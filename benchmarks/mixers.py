@@ -3,8 +3,9 @@
 One layer of each kind at one width. Where transformers has a class of the same function, its model runs beside ours
 with the same weights (imported from it), and both are checked to compute the same; its pure PyTorch path is what a
 machine without CUDA kernels runs. Runs alternate; figures are medians of processor time, which depend less on what else
-the machine does. A case whose pass would take longer than `--cap` seconds is left out from that length on. Peak memory
-is what a training pass adds to a process of its own (Linux). Lengths double: a growth of 2 from one to the next is
+the machine does; each mixer has a process of its own, because an allocator that has served others is another one. A case
+whose pass would take longer than `--cap` seconds is left out from that length on. Peak memory is what a training pass
+adds to one more process (Linux). Lengths double: a growth of 2 from one to the next is
 linear, one of 4 quadratic, one of 1 flat.
 
     python benchmarks/mixers.py [--repetitions 3] [--threads 1] [--longest 8192] [--cap 60] [--only NAME …]
@@ -13,6 +14,7 @@ linear, one of 4 quadratic, one of 1 flat.
 
 from __future__ import annotations
 
+import json
 import statistics
 import subprocess
 import sys
@@ -64,6 +66,8 @@ THEIRS: dict[str, Callable[[], Any]] = {
     "mamba2": lambda: Mamba2ForCausalLM(Mamba2Config(**SIZES, num_heads=2 * WIDTH // 64, head_dim=64, n_groups=1)),
 }
 WORK = ("forward", "training", "decode")
+# By kind of work, by who made the model: seconds for each length.
+Times = dict[str, dict[str, list[float | None]]]
 
 
 def ours(name: str) -> Any:
@@ -180,6 +184,26 @@ def times_of(
     return found
 
 
+def times_of_mixer(name: str, lengths: list[int], repetitions: int, cap: float) -> Times:
+    """By kind of work and by who made the model: the times of one mixer, measured in this process."""
+    models = pair(name)
+    found: Times = {}
+    read: dict[str, list[float | None]] = {}
+    for work in WORK:
+        found[work] = times_of(models, work, lengths, repetitions, cap, read)
+        read = found[work] if work == "forward" else read
+    return found
+
+
+def times_apart(name: str, lengths: list[int], repetitions: int, cap: float, threads: int) -> Times:
+    """The same, measured in a process of its own."""
+    command = [sys.executable, __file__, "--times", name, "--repetitions", str(repetitions), "--cap", str(cap)]
+    command += ["--threads", str(threads), "--longest", str(lengths[-1])]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    found: Times = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
 def peak_of(name: str, who: str, length: int, threads: int) -> int:
     """What one training pass adds to the resident memory of a fresh process at its peak, in bytes."""
     command = [sys.executable, __file__, "--measure", name, "--who", who, "--length", str(length)]
@@ -267,6 +291,7 @@ def main() -> None:
     command_line.add_argument("--only", nargs="+", choices=list(MIXERS), help="these mixers alone")
     command_line.add_argument("--plots", type=Path, help="write a picture of each table into this folder (matplotlib)")
     command_line.add_argument("--measure", choices=list(MIXERS), help="print the peak bytes of one pass and end")
+    command_line.add_argument("--times", choices=list(MIXERS), help="print the times of one mixer as JSON and end")
     command_line.add_argument("--who", help="whose model that is")
     command_line.add_argument("--length", type=int, help="tokens of that pass")
     arguments = command_line.parse_args()
@@ -274,18 +299,18 @@ def main() -> None:
     if arguments.measure:
         print(measured_peak(arguments.measure, arguments.who, arguments.length))
         return
-    load = load_average()
     lengths = [length for length in LENGTHS if length <= arguments.longest][: 1 if arguments.quick else None]
+    if arguments.times:
+        print(json.dumps(times_of_mixer(arguments.times, lengths, arguments.repetitions, arguments.cap)))
+        return
+    load = load_average()
     names = list(MIXERS)[:2] if arguments.quick else arguments.only or list(MIXERS)
     figures: dict[str, dict[str, list[float | None]]] = {work: {} for work in (*WORK, "memory")}
     for name in names:
-        models = pair(name)
-        labels = {who: name if who == "ours" else f"{name} ({who})" for who in models}
-        read: dict[str, list[float | None]] = {}
+        times = times_apart(name, lengths, arguments.repetitions, arguments.cap, arguments.threads)
+        labels = {who: name if who == "ours" else f"{name} ({who})" for who in times["forward"]}
         for work in WORK:
-            times = times_of(models, work, lengths, arguments.repetitions, arguments.cap, read)
-            read = times if work == "forward" else read
-            figures[work].update((labels[who], values) for who, values in times.items())
+            figures[work].update((labels[who], values) for who, values in times[work].items())
         for who, label in labels.items():
             trained = figures["training"][label]
             peaks = [
