@@ -3,10 +3,10 @@
 One layer of each kind at one width. Where transformers has a class of the same function, its model runs beside ours
 with the same weights (imported from it), and both are checked to compute the same; its pure PyTorch path is what a
 machine without CUDA kernels runs. Runs alternate; figures are medians of processor time, which depend less on what else
-the machine does; each mixer has a process of its own, because an allocator that has served others is another one. A case
-whose pass would take longer than `--cap` seconds is left out from that length on. Peak memory is what a training pass
-adds to one more process (Linux). Lengths double: a growth of 2 from one to the next is
-linear, one of 4 quadratic, one of 1 flat.
+the machine does. Each mixer has a process of its own, because an allocator that has served others is another one. A
+case whose pass would take longer than `--cap` seconds is left out from that length on. Peak memory is what a training
+pass adds to one more process (Linux). Lengths double: a growth of 2 from one to the next is linear, one of 4 quadratic,
+one of 1 flat.
 
     python benchmarks/mixers.py [--repetitions 3] [--threads 1] [--longest 8192] [--cap 60] [--only NAME …]
         [--output benchmarks/results/mixers.md] [--plots docs/images]
