@@ -5,6 +5,7 @@ dimensions and writes it in bfloat16. The floor draws as many normal numbers as 
 time, at torch's rate on one thread, rounds them, and writes their bytes: less no way of making such a directory can do.
 
     python benchmarks/compile.py
+    python benchmarks/compile.py --preset llm_16b_moe   # one preset, ours alone; needs the disk that its weights take
 """
 
 from __future__ import annotations
@@ -41,16 +42,21 @@ head: {{ type: causal_lm, tie_weights: false }}
 """
 
 
-def ours(sizes: tuple[int, ...], folder: Path) -> Callable[[], object]:
+def compiling(spec: str | Path, folder: Path) -> Callable[[], object]:
     """`compile_to_directory`."""
     import eulerstack as es
     import eulerstack.hf.models
     from eulerstack.compiler import writer  # noqa: F401
 
-    spec = folder.with_suffix(".yml")
-    spec.write_text(SPEC.format(*sizes), encoding="utf-8")
     ir = es.normalize_to_ir(es.load(spec))
     return lambda: es.compile_to_directory(ir, folder)
+
+
+def ours(sizes: tuple[int, ...], folder: Path) -> Callable[[], object]:
+    """The benchmark's own spec, compiled."""
+    spec = folder.with_suffix(".yml")
+    spec.write_text(SPEC.format(*sizes), encoding="utf-8")
+    return compiling(spec, folder)
 
 
 def theirs(sizes: tuple[int, ...], folder: Path) -> Callable[[], object]:
@@ -87,13 +93,14 @@ def floor(sizes: tuple[int, ...], folder: Path) -> Callable[[], object]:
 SIDES = {"ours": ours, "transformers": theirs, "floor": floor}
 
 
-def child(side: str, sizes: tuple[int, ...]) -> None:
-    """Measures one run in this process and prints it."""
+def child(side: str, words: list[str]) -> None:
+    """Measures one run in this process and prints it: of a side, for sizes, or of a preset, by its name."""
     import torch
 
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(dir=os.environ.get("BENCHMARK_FOLDER")) as parent:
-        run = SIDES[side](sizes, Path(parent) / "model")
+        folder = Path(parent) / "model"
+        run = compiling(words[0], folder) if side == "preset" else SIDES[side](tuple(map(int, words)), folder)
         watch = Stopwatch()
 
         def timed() -> None:
@@ -104,9 +111,9 @@ def child(side: str, sizes: tuple[int, ...]) -> None:
     print(json.dumps({"clock": watch.timing.clock, "cpu": watch.timing.cpu, "memory": memory}))
 
 
-def measure(side: str, sizes: tuple[int, ...]) -> dict[str, float]:
+def measure(side: str, *words: object) -> dict[str, float]:
     """One run in a process of its own."""
-    command = [sys.executable, __file__, "--child", side, *map(str, sizes)]
+    command = [sys.executable, __file__, "--child", side, *map(str, words)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return result
@@ -119,7 +126,7 @@ def rows(sizes: dict[str, tuple[int, ...]], repetitions: int) -> list[list[str]]
         runs: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
         for _ in range(repetitions):
             for side in SIDES:
-                runs[side].append(measure(side, dimensions))
+                runs[side].append(measure(side, *dimensions))
         least = {what: min(run[what] for run in runs["floor"]) for what in ("clock", "cpu")}
         for side, results in runs.items():
             median = {what: statistics.median(run[what] for run in results) for what in results[0]}
@@ -155,13 +162,35 @@ def accounting(sizes: tuple[int, ...]) -> float:
     return min(taken)
 
 
+def page_of_preset(name: str, load: float | None) -> str:
+    """What one preset takes, compiled once."""
+    import eulerstack as es
+
+    parameters = es.count_parameters(es.normalize_to_ir(es.load(name)))
+    run = measure("preset", name)
+    row = [name, f"{parameters:,}", f"{run['clock']:.0f}", f"{run['memory'] / MIB:.0f}"]
+    return "\n\n".join(
+        [
+            "# One large preset, compiled",
+            circumstances(["torch", "transformers"], load),
+            "One torch thread; memory is what the process grew by at its peak after it had imported everything.",
+            table(["preset", "parameters", "seconds", "memory, MiB"], [row]),
+        ]
+    )
+
+
 def main() -> None:
     """Runs the benchmark."""
     if sys.argv[1:2] == ["--child"]:
-        child(sys.argv[2], tuple(map(int, sys.argv[3:])))
+        child(sys.argv[2], sys.argv[3:])
         return
-    arguments = parser(__doc__, repetitions=3).parse_args()
+    command_line = parser(__doc__, repetitions=3)
+    command_line.add_argument("--preset", help="compile this preset once, and nothing else")
+    arguments = command_line.parse_args()
     load = load_average()
+    if arguments.preset:
+        publish(page_of_preset(arguments.preset, load), arguments.output)
+        return
     sizes = QUICK if arguments.quick else SIZES
     header = ["parameters", "side", "seconds", "of the floor's time", "of the floor's processor time", "memory, MiB"]
     if shutil.disk_usage(tempfile.gettempdir()).free < 20e9 and not arguments.quick:

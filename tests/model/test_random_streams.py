@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch import nn
 import eulerstack as es
 from eulerstack.compiler import initial, streams
 from eulerstack.compiler.streams import RandomStreams
+from eulerstack_mixers.modules.moe import Experts
 from tests.model.specs import changed, tiny_spec
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -152,6 +154,26 @@ def test_rounded_weights_are_those_of_float32_rounded(scheme: str) -> None:
     full = weights("float32")
     for name, rounded in weights("bfloat16").items():
         assert torch.equal(rounded, full[name].to(torch.bfloat16)), name
+
+
+def test_experts_are_rounded_while_they_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[torch.dtype] = []
+    given = initial._materialise
+
+    def noting(module: nn.Module, *words: Any) -> None:
+        given(module, *words)
+        if isinstance(module, Experts):
+            made.extend(parameter.dtype for parameter in module.parameters())
+
+    monkeypatch.setattr(initial, "_materialise", noting)
+    experts = {"layer_templates.decoder.ffn": {"type": "moe", "experts": 3, "top_k": 2}}
+    full, rounded = (
+        es.compile_to_hf_model(es.normalize_to_ir(changed(tiny_spec(), {**experts, "model.dtype": dtype})), seed=2)
+        for dtype in ("float32", "bfloat16")
+    )
+    assert set(made[: len(made) // 2]) == {torch.float32} and set(made[len(made) // 2 :]) == {torch.bfloat16}
+    wanted = dict(full.named_parameters())
+    assert all(torch.equal(each, wanted[name].to(torch.bfloat16)) for name, each in rounded.named_parameters())
 
 
 @pytest.mark.parametrize("scheme", ["normal", "lecun_normal"])

@@ -69,9 +69,13 @@ def matrix_deviation(role: str, out_features: int, in_features: int, config: Any
 
 
 def draws_once(module: nn.Module, config: Any) -> bool:
-    """Whether a module's parameters are drawn, or set, and then left alone."""
-    plain = config.architecture["training_hints"]["init"] == "normal" and not uses_mup(config.architecture)
-    return plain and not hasattr(module, "initialize")
+    """Whether a module's parameters are drawn, or set, and then left alone.
+
+    A module that fills its own says so by `only_draws`.
+    """
+    if hasattr(module, "initialize"):
+        return getattr(module, "only_draws", False)
+    return config.architecture["training_hints"]["init"] == "normal" and not uses_mup(config.architecture)
 
 
 def redraw(module: nn.Module, config: Any) -> None:

@@ -157,6 +157,8 @@ class Experts(nn.Module):
     """The weights of all experts, and the computation of the chosen ones."""
 
     parameter_roles = {"gate_up_proj": "hidden", "up_proj": "hidden", "down_proj": "output"}
+    # `initialize` computes nothing with what it draws, so that no float32 copy of all experts is needed.
+    only_draws = True
 
     def __init__(self, n_experts: int, width: int, inner: int, params: dict[str, Any]):
         super().__init__()
