@@ -16,7 +16,7 @@ from eulerstack.errors import CompileError, Diagnostic, EulerStackError, msg
 from eulerstack.i18n import LANGUAGES, VARIABLE, activate, parse_language
 
 TRACEBACK_VARIABLE = "EULERSTACK_TRACEBACK"
-BUILDERS = ("torch", "transformers", "safetensors")
+BUILDERS = ("torch", "transformers", "safetensors", "tokenizers", "huggingface_hub")
 TRAINERS = ("accelerate", "datasets", "matplotlib")
 Program = Callable[[Sequence[str]], int]
 
