@@ -48,7 +48,9 @@ def test_every_sentence_is_translated_and_none_is_left_over(language: str) -> No
         assert set(catalog) - {""} == found
 
 
-@pytest.mark.parametrize(("language", "words"), [("ko", "선형층이 없습니다"), ("es", "no coincide con ninguna capa")])
+@pytest.mark.parametrize(
+    ("language", "words"), [("ko", "선형 레이어가 없습니다"), ("es", "no coincide con ninguna capa")]
+)
 def test_an_error_and_the_words_of_the_key_speak_the_users_language(
     language: str, words: str, tools: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -58,4 +60,4 @@ def test_an_error_and_the_words_of_the_key_speak_the_users_language(
         assert words in caught.value.diagnostics[0].lines()[0]
     assert main(["--lang", language, "schema"]) == 0
     printed = " ".join(capsys.readouterr().out.split())
-    assert {"ko": "행렬이 텐서 네트워크인 선형층", "es": "El mayor enlace entre dos tensores"}[language] in printed
+    assert {"ko": "행렬이 텐서 네트워크인 선형 레이어", "es": "El mayor enlace entre dos tensores"}[language] in printed
